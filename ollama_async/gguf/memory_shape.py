@@ -50,7 +50,7 @@ def shape_of(metadata: TypedMetadata, tensors: Sequence[TensorInfo]) -> ModelSha
         repeated_bytes=embeddings.size if embeddings is not None and is_repeated else 0,
         state_bytes=min(_state_values(metadata, len(layers)) * _F32_BYTES, MAX_COUNT),
         row_bytes=min(_row_values(metadata, layers, tensors) * _F32_BYTES, MAX_COUNT),
-        vocab_size=_outputs(embeddings),
+        vocab_size=min(_outputs(embeddings), MAX_COUNT),
         masks=attends + (attends and metadata.has("attention.sliding_window")),
         heads=heads,
         head_length=_head_length(metadata, heads),

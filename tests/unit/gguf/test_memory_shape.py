@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ollama_async.gguf.reader import GgufHeader, TensorInfo
@@ -148,6 +148,7 @@ LARGE = st.integers(-5, 1 << 63)
     st.dictionaries(st.sampled_from(KEYS), st.one_of(LARGE, st.text(), st.booleans())),
     st.sampled_from(["a", "grok", "minimax-01"]),
 )
+@example([("token_embd.weight", [0, 1 << 62])], {}, "a")
 def test_no_shape_and_no_claim_fails_or_makes_a_number_that_cannot_travel(
     tensors: Any, keys: Any, architecture: str
 ) -> None:
