@@ -106,6 +106,14 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("tiny_model") / "tiny.gguf")
 
 
+@pytest.fixture(scope="session")
+def warm_uvloop() -> None:
+    """The first loop of a process opens a pair of descriptors that libuv never closes."""
+    import uvloop
+
+    uvloop.new_event_loop().close()
+
+
 @pytest.fixture(autouse=True)
 def _leak_check() -> Iterator[None]:
     before = _inventory()

@@ -19,11 +19,7 @@ from tests.integration.worker_harness import (
     submit,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _warm_uvloop():
-    """The first loop of a process opens a pair of descriptors that libuv never closes."""
-    uvloop.new_event_loop().close()
+pytestmark = pytest.mark.usefixtures("warm_uvloop")
 
 
 async def test_a_crash_is_reported_once_with_its_signal_and_the_telling_line(client, events):

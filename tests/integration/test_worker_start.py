@@ -23,11 +23,7 @@ from tests.integration.worker_harness import (
 )
 from tests.unit.workers.harness import DEADLINE_S
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _warm_uvloop():
-    """The first loop of a process opens a pair of descriptors that libuv never closes."""
-    uvloop.new_event_loop().close()
+pytestmark = pytest.mark.usefixtures("warm_uvloop")
 
 
 async def test_a_worker_starts_answers_and_stops(make_client, events):

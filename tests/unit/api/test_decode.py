@@ -15,6 +15,7 @@ from ollama_async.core.errors import BadRequest
 from ollama_async.core.json_depth import MAX_DEPTH, is_deep
 from ollama_async.gocompat.json_decode import from_base64, unmarshal
 from ollama_async.gocompat.json_scan import scan
+from tests.json_values import JSON
 
 
 def complaint(body: bytes, kind: type[msgspec.Struct] = GenerateRequest) -> str:
@@ -222,15 +223,6 @@ def test_special_fields_have_their_own_error_texts(body, text):
     assert complaint(body) == complaint(body, ChatRequest) == text
 
 
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
 MESSAGE = st.fixed_dictionaries(
     {},
     optional={

@@ -30,6 +30,8 @@ from ollama_async.store.store import Store
 
 DEADLINE_S = 10.0
 
+Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
 
 class FakeJob:
     """One accepted job: the test says what happens to it. ``cancelled`` is set when it is."""
@@ -247,3 +249,19 @@ async def stream_url(serve, dependencies) -> str:
     application[DEPENDENCIES] = dependencies
     application.router.add_post("/", handler)
     return await serve(application)
+
+
+@pytest.fixture
+async def connect(url) -> AsyncIterator[Connect]:
+    """Opens raw connections to the gateway."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    writers = []
+
+    async def connect():
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writers.append(writer)
+        return reader, writer
+
+    yield connect
+    for writer in writers:
+        writer.close()

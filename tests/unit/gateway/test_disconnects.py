@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from ollama_async.gateway import http_server
+from tests.unit.gateway.conftest import Connect
 
 FLOOD_BYTES = 15_000_000
 """More than two sockets hold, and less than what is read and discarded before the client is cut."""
@@ -16,8 +17,6 @@ DEADLINE_S = 10.0
 HEAD = "HTTP/1.1\r\nHost: localhost\r\n"
 GET = f"GET /api/version {HEAD}\r\n".encode()
 LAST_GET = GET[:-2] + b"Connection: close\r\n\r\n"
-
-Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
 def post(path: str, fields: dict) -> bytes:
@@ -29,19 +28,10 @@ GENERATE = post("/api/generate", {"model": "m", "prompt": "x", "stream": False})
 
 
 @pytest.fixture
-async def connect(url) -> AsyncIterator[Connect]:
-    host, _, port = url.removeprefix("http://").partition(":")
-    writers = []
-
-    async def connect():
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writers.append(writer)
-        return reader, writer
-
+async def connect(connect) -> AsyncIterator[Connect]:
+    """The same, with a deadline for what is done with the connections."""
     async with asyncio.timeout(DEADLINE_S):
         yield connect
-    for writer in writers:
-        writer.close()
 
 
 def statuses(answers: bytes) -> list[bytes]:

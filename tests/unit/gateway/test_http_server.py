@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from aiohttp import web
@@ -26,27 +26,11 @@ HOST = "Host: localhost\r\n"
 SHOW = f"POST /api/show HTTP/1.1\r\n{HOST}"
 CHUNKED = f"{SHOW}Transfer-Encoding: chunked\r\n\r\n"
 
-StreamRequest = Callable[..., Awaitable[bytes]]
+SendBytes = Callable[..., Awaitable[bytes]]
 
 
 @pytest.fixture
-async def connect(url) -> AsyncIterator[Callable[[], Awaitable[tuple]]]:
-    """Opens raw connections to the gateway."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    writers = []
-
-    async def connect():
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writers.append(writer)
-        return reader, writer
-
-    yield connect
-    for writer in writers:
-        writer.close()
-
-
-@pytest.fixture
-def ask(connect) -> StreamRequest:
+def ask(connect) -> SendBytes:
     """Sends bytes, in pieces if there are more, and reads until the server closes."""
 
     async def ask(*pieces: str | bytes) -> bytes:

@@ -12,16 +12,7 @@ from hypothesis import strategies as st
 from ollama_async.core.errors import TooLarge
 from ollama_async.gocompat import json_scan
 from ollama_async.gocompat.json_scan import scan
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
-    max_leaves=12,
-)
+from tests.json_values import JSON
 
 
 @given(JSON)

@@ -10,22 +10,7 @@ from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFuncti
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.template_probe import TemplateProbe
 from tests.unit.prompts.conversation_shapes import SHAPES
-
-TOOLS = [{"type": "function", "function": {"name": "f"}}]
-TURNS = "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
-
-
-def calling(id_="call_12345678"):
-    return [
-        Message("user", "u"),
-        Message("assistant", tool_calls=[ToolCall(ToolFunction("f", {"k": "v"}), id=id_)]),
-        Message("tool", "r", tool_name="f", tool_call_id=id_),
-    ]
-
-
-def render(template, *messages, tools=()):
-    prompt = Prompt(messages=list(messages), tools=list(tools))
-    return JinjaRenderer(template, bos="", eos="").render(prompt)
+from tests.unit.prompts.template_harness import TURNS, calling, render
 
 
 def shown(messages, _tools):

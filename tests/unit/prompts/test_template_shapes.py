@@ -4,25 +4,9 @@ import json
 
 import pytest
 
-from ollama_async.core.conversation import Message, Prompt, ToolCall, ToolFunction
+from ollama_async.core.conversation import Message, ToolCall, ToolFunction
 from ollama_async.core.errors import TemplateFailed
-from ollama_async.prompts.jinja_renderer import JinjaRenderer
-
-TOOLS = [{"type": "function", "function": {"name": "f"}}]
-TURNS = "{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}"
-
-
-def calling(id_="call_12345678"):
-    return [
-        Message("user", "u"),
-        Message("assistant", tool_calls=[ToolCall(ToolFunction("f", {"k": "v"}), id=id_)]),
-        Message("tool", "r", tool_name="f", tool_call_id=id_),
-    ]
-
-
-def render(template, *messages, tools=()):
-    prompt = Prompt(messages=list(messages), tools=list(tools))
-    return JinjaRenderer(template, bos="", eos="").render(prompt)
+from tests.unit.prompts.template_harness import TOOLS, TURNS, calling, render
 
 
 def test_system_texts_go_to_the_user_where_the_template_refuses_them():

@@ -14,6 +14,8 @@ from ollama_async.workers.doorbell import BlockingDoorbellReader, DoorbellReader
 from ollama_async.workers.pipe import ParentPipe
 from ollama_async.workers.ring import Ring, RingCorrupt
 
+pytestmark = pytest.mark.usefixtures("warm_uvloop")
+
 DEADLINE_S = 20
 
 
@@ -91,12 +93,6 @@ class RecordingListener:
                 self._changed.clear()
                 await self._changed.wait()
         return self.messages
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _warm_uvloop():
-    """The first loop of a process opens a pair of descriptors that libuv never closes."""
-    uvloop.new_event_loop().close()
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
