@@ -1,4 +1,4 @@
-"""Encodes responses: JSON values, NDJSON lines, times, and answers too long for one call.
+"""Encodes responses: JSON values, NDJSON lines, server-sent events, times, and long answers.
 
 Times are RFC 3339 with nanoseconds, trailing zeros trimmed, as Go prints them. Text is escaped by
 msgspec; Go also escapes ``<``, ``>`` and ``&``, which means the same to every JSON reader.
@@ -39,6 +39,12 @@ _YEAR_9999_S = 253_370_764_800
 def to_line(value: object) -> bytes:
     """One NDJSON line."""
     return to_json(value) + b"\n"
+
+
+def to_event(value: object, name: str = "") -> bytes:
+    """One server-sent event, with a name if there is one."""
+    head = f"event: {name}\n".encode() if name else b""
+    return b"%bdata: %b\n\n" % (head, to_json(value))
 
 
 def utc(nanoseconds: int) -> str:

@@ -271,6 +271,18 @@ class DebugInfo(msgspec.Struct):
     rendered_template: str
 
 
+class TokenLogprob(msgspec.Struct, omit_defaults=True):
+    """``bytes``: those of the token, which may be a part of a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int] = []
+
+
+class Logprob(TokenLogprob, omit_defaults=True):
+    top_logprobs: list[TokenLogprob] = []
+
+
 class AnswerMessage(msgspec.Struct, omit_defaults=True, kw_only=True):
     """The assistant's message, or a part of it."""
 
@@ -298,6 +310,7 @@ class GenerateResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     eval_duration: int = 0
     tool_calls: list[AnswerCall] = []
     debug_info: DebugInfo | None = field(default=None, name="_debug_info")
+    logprobs: list[Logprob] = []
 
 
 class ChatResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -309,6 +322,7 @@ class ChatResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     done: bool
     done_reason: str = ""
     debug_info: DebugInfo | None = field(default=None, name="_debug_info")
+    logprobs: list[Logprob] = []
     total_duration: int = 0
     load_duration: int = 0
     prompt_eval_count: int = 0

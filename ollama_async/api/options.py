@@ -125,7 +125,7 @@ def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Opti
         name: value for name, value in requested.items() if name not in SHARED
     }
     values = {option.name: chosen.get(option.name, option.default) for option in OPTIONS}
-    sampling = {name: values[name] for name in Sampling.__struct_fields__}
+    sampling = {name: values[name] for name in Sampling.__struct_fields__ if name in values}
     sampling["top_k"] = max(values["top_k"], 0)
     sampling["seed"] = _seed(values["seed"])
     sampling["stop"] = [text for text in values["stop"] if text]

@@ -1,4 +1,4 @@
-"""The request to a model and the parts of its answer, independent of the client protocol.
+"""Tasks for a model and the parts of their answers, independent of the client protocol.
 
 These types cross every boundary (HTTP, queue, pipe, worker), so they import nothing of this package
 and have no behaviour. Structs that are sent only between processes are array-like.
@@ -57,6 +57,40 @@ class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
     text: str
 
 
+class TokenLogprob(msgspec.Struct, array_like=True, frozen=True):
+    """A token of an answer and the natural logarithm of its probability, by the raw logits.
+
+    ``token``: its bytes, which may be a part of a character. ``top``: the most likely tokens in its
+    place, best first.
+    """
+
+    token: bytes
+    logprob: float
+    top: list[tuple[bytes, float]] = []
+
+
+class Logprobs(msgspec.Struct, array_like=True, frozen=True, tag="l"):
+    """Of the tokens of one step, before the text, thinking and calls that came of them. These may
+    be late, because they were held back, and may be missing: a stop string has no text.
+    """
+
+    tokens: list[TokenLogprob]
+
+
+class Vector(msgspec.Struct, array_like=True, frozen=True, tag="v"):
+    """The result for one input of an :class:`Embedding`: little-endian float32 numbers, as the
+    model gave them; one number if there is a query. ``tokens``: those of the input.
+    """
+
+    index: int
+    data: bytes
+    tokens: int
+
+
+Part = Thought | ToolCall | Logprobs | Vector
+"""What an answer has besides text."""
+
+
 class ChatFormatSpec(msgspec.Struct, array_like=True, frozen=True):
     """Which chat format a model uses, by its configuration. Empty fields are not configured.
 
@@ -82,8 +116,8 @@ class Prompt(msgspec.Struct, array_like=True):
     None, ``messages`` are rendered. ``context`` are token ids before the rendered text (the
     deprecated ``context`` field of ``/api/generate``). ``truncate``: drop the oldest turns until it
     fits. ``think`` None: not set. ``suffix``: the text after the answer. ``tool_choice``: ``auto``,
-    ``none``, ``required`` or a function's name. The first ``model_messages`` messages are the
-    model's own.
+    ``none``, ``required`` or a function's name. ``parallel_tool_calls``: the answer may have more
+    than one call. The first ``model_messages`` messages are the model's own.
     """
 
     messages: list[Message] = []
@@ -96,6 +130,7 @@ class Prompt(msgspec.Struct, array_like=True):
     tool_choice: str = "auto"
     chat_format: ChatFormatSpec = ChatFormatSpec()
     model_messages: int = 0
+    parallel_tool_calls: bool = True
 
 
 class Sampling(msgspec.Struct, array_like=True):
@@ -103,6 +138,7 @@ class Sampling(msgspec.Struct, array_like=True):
 
     ``seed`` < 0 means random. ``num_predict`` < 0 means the tokens of ten contexts.
     ``repeat_last_n`` -1 means as far back as penalties can reach, 0 switches them off.
+    ``logit_bias``: what is added to the logits of these tokens.
     """
 
     seed: int = -1
@@ -118,15 +154,18 @@ class Sampling(msgspec.Struct, array_like=True):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop: list[str] = []
+    logit_bias: dict[int, float] = {}
 
 
-class Inference(msgspec.Struct, array_like=True):
-    """A request to a model.
+class Inference(msgspec.Struct, array_like=True, tag="inf"):
+    """Generate an answer.
 
     ``num_ctx`` is the request's own limit in tokens (0 = all of the slot). ``shift``: when the
     context is full, drop the middle and go on; otherwise end with ``length``. ``returns_context``:
     the answer has the token ids of prompt and answer. ``format`` constrains the answer: ``"json"``
     or a JSON Schema. ``renders_only``: the answer is the rendered prompt; nothing is generated.
+    ``logprobs``: how many of the most likely tokens are given beside each token of the answer; -1:
+    no logprobs at all.
     """
 
     prompt: Prompt
@@ -136,6 +175,40 @@ class Inference(msgspec.Struct, array_like=True):
     returns_context: bool = False
     format: str | dict[str, Any] | bool | None = None
     renders_only: bool = False
+    logprobs: int = -1
+
+
+class Embedding(msgspec.Struct, array_like=True, tag="emb"):
+    """Compute a vector for each input, a text or token ids; with a ``query``, a score of how well
+    each answers it.
+
+    ``truncate``: drop what is beyond the context; otherwise such an input is an error. ``num_ctx``
+    is the request's own limit in tokens (0 = the model's).
+    """
+
+    inputs: list[str | list[int]]
+    query: str | None = None
+    truncate: bool = True
+    num_ctx: int = 0
+
+
+class Tokenize(msgspec.Struct, array_like=True, tag="tok"):
+    """The answer has the token ids as its context. ``add_special``: with BOS and EOS as the model
+    was trained. ``parse_special``: names of control tokens become these.
+    """
+
+    text: str
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class Detokenize(msgspec.Struct, array_like=True, tag="det"):
+    """The answer is the text of the token ids."""
+
+    tokens: list[int]
+
+
+Task = Inference | Embedding | Tokenize | Detokenize
 
 
 class Usage(msgspec.Struct, array_like=True):

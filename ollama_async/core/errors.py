@@ -53,6 +53,11 @@ class NotFound(ServerError):
     status = 404
 
 
+class MethodNotAllowed(ServerError):
+    code = "method_not_allowed"
+    status = 405
+
+
 class TooLarge(ServerError):
     code = "too_large"
     status = 413

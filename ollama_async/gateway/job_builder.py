@@ -39,7 +39,26 @@ _SHOWN_NAMES = 20
 _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 
 
-def build_generate_job(request: GenerateRequest, model: Model, client: str) -> Job:
+class Extras(msgspec.Struct, frozen=True, kw_only=True):
+    """What other protocols can ask for beyond Ollama's requests. ``tool_choice`` and
+    ``parallel_tool_calls`` are those of :class:`Prompt`, ``logit_bias`` that of
+    :class:`~ollama_async.core.conversation.Sampling`.
+
+    ``is_think_optional``: a model that cannot think answers without it instead of refusing.
+    """
+
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True
+    logit_bias: dict[int, float] = {}
+    is_think_optional: bool = False
+
+
+_NO_EXTRAS = Extras()
+
+
+def build_generate_job(
+    request: GenerateRequest, model: Model, client: str, extras: Extras = _NO_EXTRAS
+) -> Job:
     """The job; without a prompt it only loads the model.
 
     :raises BadRequest: with Ollama's text where it has one.
@@ -48,7 +67,7 @@ def build_generate_job(request: GenerateRequest, model: Model, client: str) -> J
     """
     if request.raw and (request.template or request.system or request.context):
         raise BadRequest("raw mode does not support template, system, or context")
-    _check_common(request, model, "generate")
+    _check_common(request, model, "generate", extras)
     if request.suffix and "insert" not in model.capabilities:
         raise _unsupported(model, "insert")
     if request.images:
@@ -71,12 +90,14 @@ def build_generate_job(request: GenerateRequest, model: Model, client: str) -> J
             ),
             model_messages=own,
         )
-    return _job(request, model, client, prompt, returns_context=not request.raw)
+    return _job(request, model, client, prompt, extras)
 
 
-def build_chat_job(request: ChatRequest, model: Model, client: str) -> Job:
+def build_chat_job(
+    request: ChatRequest, model: Model, client: str, extras: Extras = _NO_EXTRAS
+) -> Job:
     """As :func:`build_generate_job`, with messages instead of a prompt."""
-    _check_common(request, model, "chat")
+    _check_common(request, model, "chat", extras)
     if request.tools and "tools" not in model.capabilities:
         raise _unsupported(model, "tools")
     if any(message.images for message in request.messages):
@@ -92,18 +113,21 @@ def build_chat_job(request: ChatRequest, model: Model, client: str) -> Job:
             think=_think(request, model),
             chat_format=model.chat_format,
             model_messages=own,
+            tool_choice=extras.tool_choice,
+            parallel_tool_calls=extras.parallel_tool_calls,
         )
-    return _job(request, model, client, prompt, returns_context=False)
+    return _job(request, model, client, prompt, extras)
 
 
-def _check_common(request: GenerateRequest | ChatRequest, model: Model, verb: str) -> None:
-    if request.think and "thinking" not in model.capabilities:
+def _check_common(
+    request: GenerateRequest | ChatRequest, model: Model, verb: str, extras: Extras
+) -> None:
+    can_think = "thinking" in model.capabilities or extras.is_think_optional
+    if request.think and not can_think:
         raise BadRequest(f'"{request.model}" does not support thinking')
     if "completion" not in model.capabilities:
         raise BadRequest(f'"{request.model}" does not support {verb}')
     _check_format(request.format)
-    if request.logprobs:
-        raise BadRequest('"logprobs" is not supported yet')
 
 
 def _check_format(value: Any) -> None:
@@ -135,9 +159,9 @@ def _unsupported(model: Model, capability: str) -> BadRequest:
 
 def _think(request: GenerateRequest | ChatRequest, model: Model) -> bool | str | None:
     """A model that can think does so unless the client declines."""
-    if request.think is None and "thinking" in model.capabilities:
-        return True
-    return request.think
+    if "thinking" not in model.capabilities:
+        return None if request.think else request.think
+    return True if request.think is None else request.think
 
 
 def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Message], int]:
@@ -204,8 +228,7 @@ def _job(
     model: Model,
     client: str,
     prompt: Prompt | None,
-    *,
-    returns_context: bool,
+    extras: Extras,
 ) -> Job:
     if missing := model.summary.missing_part:  # no worker would survive it
         raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
@@ -214,18 +237,19 @@ def _job(
     if prompt is not None:
         inference = Inference(
             prompt=prompt,
-            sampling=options.sampling,
+            sampling=msgspec.structs.replace(options.sampling, logit_bias=extras.logit_bias),
             num_ctx=options.load["num_ctx"] or 0,
             shift=request.shift is not False,
-            returns_context=returns_context,
+            returns_context=isinstance(request, GenerateRequest) and not request.raw,
             format=None if request.format == "" else request.format,
             renders_only=request.debug_render_only,
+            logprobs=request.top_logprobs if request.logprobs else -1,
         )
     return Job(
         target=target_of(model),
         load_options=LoadOptions(**options.load),
         client=client,
-        inference=None if inference is None else msgspec.Raw(_pack(inference)),
+        task=None if inference is None else msgspec.Raw(_pack(inference)),
         # a prompt that is only shown is not an answer, and may be as long as the context
         num_predict=-1 if request.debug_render_only else options.sampling.num_predict,
         keep_alive_s=request.keep_alive_s,

@@ -31,7 +31,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.process_collector import ProcessCollector
 
 from ollama_async.gateway.response_stream import ResponseStream
-from ollama_async.queue.backend import Snapshot
+from ollama_async.queue.backend import Finish, Snapshot
 
 Labels = tuple[str, ...]
 
@@ -197,15 +197,20 @@ class Metrics:
             waited = stream.first_at - began_at
             self._histograms["ollama_time_to_first_token_seconds"][label].observe(waited)
         if stream.started_at is not None:
-            self._histograms["ollama_load_duration_seconds"][label].observe(stream.load_ns / 1e9)
-        if stream.finish is None or stream.finish.reason == "load":
-            return
-        usage = stream.finish.usage
+            self._histograms["ollama_load_duration_seconds"][label].observe(
+                stream.start.load_ns / 1e9
+            )
+        for finish in stream.finishes.values():
+            if finish.reason != "load":
+                self._finished(label, finish)
+
+    def _finished(self, label: tuple[str, ...], finish: Finish) -> None:
+        usage = finish.usage
         self._counters["ollama_prompt_eval_total"][label] += usage.prompt
         cached = _round_at_random(usage.cached)
         self._counters["ollama_prompt_cached_tokens_total"][label] += cached
         self._counters["ollama_eval_total"][label] += usage.answer
-        if stream.finish.is_repetition:
+        if finish.is_repetition:
             self._counters["ollama_repetitions_stopped_total"][label] += 1
         histograms = self._histograms
         histograms["ollama_prompt_eval_duration_seconds"][label].observe(usage.prompt_ns / 1e9)

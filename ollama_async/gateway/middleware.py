@@ -1,8 +1,9 @@
 """The middleware around every handler: the one place where an error becomes an HTTP answer.
 
-It checks the origin policy, times the request, and maps errors to Ollama's answers:
-``{"error": …}`` for :class:`ServerError`, gin's plain texts for unknown paths and methods. A bug
-becomes a 500 with a request id; its traceback goes to the log, never to the client.
+It checks the origin policy, times the request, and maps errors to the answers of the path's
+protocol: :class:`ServerError` in its shape, and for unknown paths and methods Ollama's plain texts
+or, below ``/v1``, the protocol's shape. A bug becomes a 500 with a request id; its traceback goes
+to the log, never to the client.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from time import perf_counter
 
 from aiohttp import hdrs, web
 
-from ollama_async.core.errors import ServerError
+from ollama_async.core.errors import MethodNotAllowed, NotFound, ServerError
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.client_budgets import (
     BODY_RESERVATION,
@@ -25,6 +26,7 @@ from ollama_async.gateway.client_budgets import (
 )
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.origin_policy import OriginPolicy
+from ollama_async.gateway.response_formats.errors import Protocol, protocol_of
 from ollama_async.gateway.responses import error_response, send_if_long
 
 CLIENT_CLOSED_REQUEST = 499
@@ -71,12 +73,12 @@ async def _answer(
             response = policy.check(request) or await handler(request)
         return await send_if_long(request, response)
     except ServerError as error:
-        return error_response(error)
+        return error_response(error, protocol_of(request.path))
     except web.HTTPNotFound:
         return await _not_found(request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(each for each in _METHODS if each in error.allowed_methods)
-        return _plain_response(405, "405 method not allowed", Allow=allowed)
+        return _method_not_allowed(request, allowed)
     except ConnectionError:
         return abort_connection(request)
     except (asyncio.CancelledError, web.HTTPException):
@@ -94,7 +96,17 @@ async def _not_found(request: web.Request) -> web.Response:
         if match.http_exception is None:
             status = 301 if request.method == hdrs.METH_GET else 307
             return web.Response(status=status, headers={"Location": str(target)})
-    return _plain_response(404, "404 page not found")
+    if (protocol := protocol_of(request.path)) is Protocol.OLLAMA:
+        return _plain_response(404, "404 page not found")
+    return error_response(NotFound("there is no such route"), protocol)
+
+
+def _method_not_allowed(request: web.Request, allowed: str) -> web.Response:
+    if (protocol := protocol_of(request.path)) is Protocol.OLLAMA:
+        return _plain_response(405, "405 method not allowed", Allow=allowed)
+    response = error_response(MethodNotAllowed(f"this route takes {allowed}"), protocol)
+    response.headers["Allow"] = allowed
+    return response
 
 
 def _plain_response(status: int, text: str, **headers: str) -> web.Response:
@@ -108,7 +120,8 @@ def _internal_error(request: web.Request) -> web.Response:
     _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
     if request.writer.output_size:  # half of an answer is out: it must not end like a whole one
         return abort_connection(request)
-    return error_response(ServerError(f"internal error (request {request_id})"))
+    error = ServerError(f"internal error (request {request_id})")
+    return error_response(error, protocol_of(request.path))
 
 
 def abort_connection(request: web.Request) -> web.Response:

@@ -1,6 +1,6 @@
 """Sends the deltas of one request to its client, with backpressure.
 
-A :class:`ResponseStream` is the :class:`~ollama_async.queue.backend.Sink` of one request::
+A :class:`ResponseStream` is the :class:`~ollama_async.queue.backend.Sink` of one job::
 
     buffering ──attach()──▶ flowing ──client slow──▶ buffering ──attach()──▶ flowing … ──▶ ended
       deltas are kept         each delta becomes       deltas are kept, and
@@ -11,13 +11,18 @@ all streams that received a delta. Above the transport's high-water mark the cli
 stream buffers and wakes the handler, which drains the socket with a deadline and attaches again. So
 a client that keeps up gets one object per delta, and nothing is dropped. Buffered bytes are counted
 (:class:`~ollama_async.gateway.client_budgets.Reservation`); an answer that buffers too much fails.
+
+A request may have several choices: answers to the same prompt, or to several. Each is a job with a
+:meth:`ResponseStream.sink` of its own. The response ends with the last of them, or with the first
+that fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from itertools import groupby
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import groupby, pairwise
 from sys import getsizeof
 from time import perf_counter
 from typing import cast
@@ -25,11 +30,11 @@ from typing import cast
 import msgspec
 from aiohttp import web
 
-from ollama_async.core.conversation import Thought, ToolCall
+from ollama_async.core.conversation import Logprobs, Part, Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
 from ollama_async.gateway.response_formats import AnswerContent, Delta, ResponseFormat
-from ollama_async.queue.backend import Finish
+from ollama_async.queue.backend import Finish, Sink, Start
 
 JOIN_ABOVE = 8
 """With more deltas than this in one turn, the loop is behind the producer. They are joined to one
@@ -59,12 +64,17 @@ class Flusher:
             stream.flush()
 
 
+_LOGPROB_BYTES = 100
+"""About what a token and its logarithm take in memory."""
+
+
 class ResponseStream:
-    """The sink of one request. All methods run on the event loop; none blocks.
+    """The answers to one request. All methods run on the event loop; none blocks.
 
     ``observe_gap`` gets the seconds between two deltas. ``reservation`` counts buffered bytes; its
     owner releases it. If not ``is_streamed``, all is buffered until the end, for :meth:`take`. An
-    answer that ``is_sealed`` cannot restart: bytes have been or will be sent.
+    answer that ``is_sealed`` cannot restart: bytes have been or will be sent. ``finishes`` has the
+    end of each choice that has ended.
     """
 
     def __init__(
@@ -75,22 +85,28 @@ class ResponseStream:
         reservation: Reservation,
         *,
         is_streamed: bool,
+        choices: int = 1,
     ) -> None:
-        self.finish: Finish | None = None
+        self.finishes: dict[int, Finish] = {}
         self.error: ServerError | None = None
-        self.load_ns = 0
+        self.start = Start()
         self.started_at: float | None = None
         self.first_at: float | None = None
         self._last_at = 0.0
-        self._format = response_format
+        self._formats = [
+            response_format,
+            *(response_format.choice(index) for index in range(1, choices)),
+        ]
         self._observe_gap = observe_gap
         self._flusher = flusher
         self._reservation = reservation
         self._is_streamed = is_streamed
         self._is_due = not is_streamed
         self.is_sealed = False
-        self._deltas: list[Delta] = []
-        self._has_parts = False
+        self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
+        self._has_begun = False
+        self._is_plain = choices == 1  # all deltas so far are text
+        self._calls = [False] * choices
         self.buffered_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
@@ -99,19 +115,23 @@ class ResponseStream:
 
     # -- called by the backend (Sink) ------------------------------------------------------------
 
-    def started(self, load_ns: int) -> None:
-        self.load_ns = load_ns
-        self.started_at = perf_counter()
+    def sink(self, choice: int) -> Sink:
+        """Where the answer of this choice goes; of choice 0, the stream itself."""
+        return _ChoiceSink(self, choice) if choice else self
 
-    def part(self, part: Thought | ToolCall) -> None:
-        self._has_parts = True
-        if isinstance(part, Thought):
-            self.buffered_bytes += getsizeof(part.text)
-        else:
-            self.buffered_bytes += len(msgspec.json.encode(part))
-        self.text(part)
+    def started(self, start: Start) -> None:
+        if self.started_at is None:
+            self.start = start
+            self.started_at = perf_counter()
 
-    def text(self, text: Delta) -> None:
+    def part(self, part: Part, choice: int = 0) -> None:
+        self._is_plain = False
+        self.buffered_bytes += _size_of(part)
+        if isinstance(part, ToolCall):
+            self._calls[choice] = True
+        self.text(part, choice)
+
+    def text(self, text: Delta, choice: int = 0) -> None:
         if self.error is not None:  # the backend does not know yet
             return
         now = perf_counter()
@@ -120,7 +140,7 @@ class ResponseStream:
         else:
             self.first_at = now
         self._last_at = now
-        self._deltas.append(text)
+        self._deltas[choice].append(text)
         self.buffered_bytes += getsizeof(text)
         if self.buffered_bytes > FREE_BYTES:
             self._reserve()
@@ -132,35 +152,41 @@ class ResponseStream:
         else:
             self._flusher.add(self)
 
-    def finished(self, finish: Finish) -> None:
+    def finished(self, finish: Finish, choice: int = 0) -> None:
         if self.error is None:
-            self.finish = finish
+            self.finishes[choice] = finish
         self._wake()
 
     def failed(self, error: ServerError) -> None:
-        self.error = error
+        self.error = self.error or error
         self._wake()
 
-    def try_restart(self) -> bool:
+    def try_restart(self, choice: int = 0) -> bool:
         if self.is_sealed:
             return False
-        self._deltas.clear()
-        self.buffered_bytes = 0
-        self._has_parts = False
-        self._is_due = not self._is_streamed
-        self.first_at = None
-        self._last_at = 0.0
+        self._deltas[choice].clear()
+        self._calls[choice] = False
+        if not any(self._deltas):
+            self.buffered_bytes = 0
+            self._is_plain = len(self._formats) == 1
+            self._is_due = not self._is_streamed
+            self.first_at = None
+            self._last_at = 0.0
         return True
 
     # -- called by the handler -------------------------------------------------------------------
 
     @property
     def has_ended(self) -> bool:
-        return self.finish is not None or self.error is not None
+        return len(self.finishes) == len(self._formats) or self.error is not None
 
     @property
     def has_deltas(self) -> bool:
-        return bool(self._deltas)
+        return any(self._deltas)
+
+    def has_calls(self, choice: int) -> bool:
+        """Whether there were tool calls in the answer."""
+        return self._calls[choice]
 
     @property
     def phase(self) -> str:
@@ -169,20 +195,24 @@ class ResponseStream:
             return "queue"
         return "decode" if self.first_at is not None else "prefill"
 
-    def take(self) -> AnswerContent:
-        """Take what is not written yet."""
-        deltas, self._deltas = self._deltas, []
-        return AnswerContent(
-            text="".join(delta for delta in deltas if isinstance(delta, str)),
-            thinking="".join(delta.text for delta in deltas if isinstance(delta, Thought)),
-            tool_calls=[delta for delta in deltas if isinstance(delta, ToolCall)],
-        )
+    def take(self, choice: int = 0) -> AnswerContent:
+        """Take what is not written yet of one answer."""
+        deltas, self._deltas[choice] = self._deltas[choice], []
+        return _content(deltas)
 
     def take_objects(self) -> bytes:
-        """As :meth:`take`, encoded, with neighbours of one kind joined to one object."""
-        deltas, self._deltas = self._deltas, []
-        runs = (list(run) for _, run in groupby(deltas, key=type))
-        return b"".join(map(self._object, runs))
+        """Take what is not written yet, encoded, with neighbours of one kind joined to one object.
+        What begins the response comes first.
+        """
+        data = []
+        if not self._has_begun:
+            self._has_begun = True
+            data.append(self._formats[0].begin(self.start))
+        for choice, response_format in enumerate(self._formats):
+            deltas, self._deltas[choice] = self._deltas[choice], []
+            if deltas:
+                data += _objects(response_format, deltas)
+        return b"".join(data)
 
     async def wait(self) -> None:
         """Wait for the end, the first delta, or a slow client. May be cancelled at any time.
@@ -190,7 +220,7 @@ class ResponseStream:
         It has no deadline of its own: the backend ends every job (by its load, stall and shutdown
         limits), and a client that disconnects cancels the handler.
         """
-        if self.has_ended or (self._transport is None and self._is_streamed and self._deltas):
+        if self.has_ended or (self._transport is None and self._is_streamed and self.has_deltas):
             return
         self._waiter = asyncio.get_running_loop().create_future()
         try:
@@ -212,7 +242,7 @@ class ResponseStream:
         self._is_chunked = request.version.minor > 0
         self._is_due = False
         self.buffered_bytes = 0
-        if self._deltas:
+        if self.has_deltas:
             data = self.take_objects()
             self.buffered_bytes = len(data)
             self._write(transport, data)
@@ -222,7 +252,7 @@ class ResponseStream:
     def flush(self) -> None:
         """Write this turn's deltas; or buffer them, if the client is slow or gone."""
         transport, protocol = self._transport, self._protocol
-        if transport is None or protocol is None or not self._deltas:
+        if transport is None or protocol is None or not self.has_deltas:
             return
         if protocol.writing_paused or transport.is_closing():
             self._transport = None  # buffer; ``_is_due`` stays true: no further flush is scheduled
@@ -230,11 +260,11 @@ class ResponseStream:
             return
         self._is_due = False
         self.buffered_bytes = 0
-        if self._has_parts:
+        if not self._is_plain:
             self._write(transport, self.take_objects())
             return
-        texts, self._deltas = cast("list[str]", self._deltas), []
-        text = self._format.text
+        texts, self._deltas[0] = cast("list[str]", self._deltas[0]), []
+        text = self._formats[0].text
         if len(texts) == 1:
             data = text(texts[0])
         elif len(texts) > JOIN_ABOVE:
@@ -266,14 +296,59 @@ class ResponseStream:
         """
         transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
-    def _object(self, run: list[Delta]) -> bytes:
-        """``run`` holds deltas of one kind."""
-        if calls := [delta for delta in run if isinstance(delta, ToolCall)]:
-            return self._format.tool_calls(calls)
-        if thinking := "".join(delta.text for delta in run if isinstance(delta, Thought)):
-            return self._format.thinking(thinking)
-        return self._format.text("".join(delta for delta in run if isinstance(delta, str)))
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+class _ChoiceSink:
+    """The sink of one of several choices."""
+
+    def __init__(self, stream: ResponseStream, choice: int) -> None:
+        self.started = stream.started
+        self.text = partial(stream.text, choice=choice)
+        self.part = partial(stream.part, choice=choice)
+        self.finished = partial(stream.finished, choice=choice)
+        self.failed = stream.failed
+        self.try_restart = partial(stream.try_restart, choice=choice)
+
+
+def _size_of(part: Part) -> int:
+    """Bytes of memory, roughly."""
+    if isinstance(part, Thought):
+        return getsizeof(part.text)
+    if isinstance(part, Logprobs):
+        return _LOGPROB_BYTES * sum(1 + len(token.top) for token in part.tokens)
+    return len(msgspec.json.encode(part))
+
+
+def _content(deltas: list[Delta]) -> AnswerContent:
+    logprobs = [token for delta in deltas if isinstance(delta, Logprobs) for token in delta.tokens]
+    return AnswerContent(
+        text="".join(delta for delta in deltas if isinstance(delta, str)),
+        thinking="".join(delta.text for delta in deltas if isinstance(delta, Thought)),
+        tool_calls=[delta for delta in deltas if isinstance(delta, ToolCall)],
+        logprobs=logprobs or None,
+    )
+
+
+def _objects(response_format: ResponseFormat, deltas: list[Delta]) -> Iterator[bytes]:
+    """One object for neighbours of one kind; with logprobs, one for what came of each token."""
+    at = 0
+    starts = [index for index, delta in enumerate(deltas) if isinstance(delta, Logprobs)]
+    for start, end in pairwise([*starts, len(deltas)]):
+        yield from _runs(response_format, deltas[at:start])
+        yield response_format.tokens(_content(deltas[start:end]))
+        at = end
+    yield from _runs(response_format, deltas[at:])
+
+
+def _runs(response_format: ResponseFormat, deltas: list[Delta]) -> Iterator[bytes]:
+    for _, run in groupby(deltas, key=type):
+        content = _content(list(run))
+        if content.tool_calls:
+            yield response_format.tool_calls(content.tool_calls)
+        elif content.thinking:
+            yield response_format.thinking(content.thinking)
+        elif content.text:
+            yield response_format.text(content.text)

@@ -7,9 +7,9 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from ollama_async.api import encode, ollama
 from ollama_async.core.errors import Busy, ServerError, UnreadableEncoding
 from ollama_async.gateway.client_budgets import FREE_BYTES, SEND_RESERVATION, WaitAllowance
+from ollama_async.gateway.response_formats.errors import Protocol, error_body
 
 JSON_TYPE = "application/json; charset=utf-8"
 
@@ -30,17 +30,17 @@ def json_response(
     return web.Response(body=body, status=status, headers=headers)
 
 
-def json_error(status: int, message: str, headers: Mapping[str, str] = {}) -> web.Response:
+def json_error(status: int, message: str) -> web.Response:
     """``{"error": message}``."""
-    return json_response(_error_body(message), status, headers)
+    return json_response(error_body(Protocol.OLLAMA, ServerError(message)), status)
 
 
-def error_response(error: ServerError) -> web.Response:
-    """``error`` in Ollama's shape. :class:`Busy` has a ``Retry-After``; the connection ends after
-    :class:`UnreadableEncoding`, whose body was not read.
+def error_response(error: ServerError, protocol: Protocol) -> web.Response:
+    """``error`` in the protocol's shape. :class:`Busy` has a ``Retry-After``; the connection ends
+    after :class:`UnreadableEncoding`, whose body was not read.
     """
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
-    response = json_error(error.status, error.message, headers)
+    response = json_response(error_body(protocol, error), error.status, headers)
     if isinstance(error, UnreadableEncoding):
         response.force_close()
     return response
@@ -56,7 +56,7 @@ class Refusal(web.Response):
 
     def to_bytes(self) -> bytes:
         """Head and body. The request has no readable version, so the answer is HTTP/1.1."""
-        body = _error_body(self._message)
+        body = error_body(Protocol.OLLAMA, ServerError(self._message))
         head = (
             f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}\r\n"
             f"Content-Type: {JSON_TYPE}\r\n"
@@ -64,11 +64,6 @@ class Refusal(web.Response):
             "Connection: close\r\n\r\n"
         )
         return head.encode() + body
-
-
-def _error_body(message: str) -> bytes:
-    """Messages may quote headers, whose bytes may not be UTF-8."""
-    return encode.to_json(ollama.ErrorResponse(message.encode(errors="replace").decode()))
 
 
 async def send_if_long(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:

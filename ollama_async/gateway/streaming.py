@@ -1,7 +1,8 @@
-"""Runs a job and sends its answer. Every way to end early is handled here, once.
+"""Runs the jobs of a request and sends their answers, whatever the protocol. Every way to end early
+is handled here, once.
 
 - ``CancelledError``: the client disconnected (aiohttp cancels the handler), or the server shuts
-  down. The job is cancelled at once, in whatever phase it is, and the error is raised again.
+  down. The jobs are cancelled at once, in whatever phase they are, and the error is raised again.
 - ``TimeoutError``: the client reads nothing for too long. It becomes a ``ConnectionResetError``,
   on which the middleware aborts the connection.
 - ``ConnectionError``: a write found the connection closed before the cancellation came.
@@ -12,6 +13,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import msgspec
@@ -20,10 +22,15 @@ from aiohttp import web
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_budgets import SEND_RESERVATION
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer, ResponseFormat
+from ollama_async.gateway.response_formats import (
+    SSE_TYPE,
+    AnswerContent,
+    FinalAnswer,
+    ResponseFormat,
+)
 from ollama_async.gateway.response_stream import ResponseStream
 from ollama_async.gateway.responses import json_response
-from ollama_async.queue.backend import Finish, Job
+from ollama_async.queue.backend import Handle, Job
 
 STALL_S = 60.0
 """A client that reads nothing for so long is treated as disconnected."""
@@ -33,9 +40,11 @@ OFF_LOOP_BYTES = 4 << 20
 
 
 class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A job, how to send its answer, and when its request arrived (perf_counter())."""
+    """A job for each choice, how to send their answers, and when the request arrived
+    (perf_counter()).
+    """
 
-    job: Job
+    jobs: Sequence[Job]
     response_format: ResponseFormat
     is_streamed: bool
     began_at: float
@@ -44,9 +53,9 @@ class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
 async def send_answer(
     request: web.Request, params: StreamRequest, *, stall_s: float = STALL_S
 ) -> web.StreamResponse:
-    """Run the job and send its answer. Cancelling this cancels the job.
+    """Run the jobs and send their answers. Cancelling this cancels the jobs.
 
-    :raises ServerError: the job was refused or failed, and nothing has been sent.
+    :raises ServerError: a job was refused or failed, and nothing has been sent.
     :raises ConnectionResetError: the client is gone, or reads nothing for ``stall_s``.
     """
     dependencies = request.app[DEPENDENCIES]
@@ -57,9 +66,12 @@ async def send_answer(
         dependencies.flusher,
         request[SEND_RESERVATION],
         is_streamed=params.is_streamed,
+        choices=len(params.jobs),
     )
-    handle = dependencies.backend.submit(params.job, stream)
+    handles: list[Handle] = []
     try:
+        for choice, job in enumerate(params.jobs):
+            handles.append(dependencies.backend.submit(job, stream.sink(choice)))
         if not params.is_streamed:
             return await _answer_whole(params, stream)
         return await _answer_streamed(request, params, stream, stall_s)
@@ -70,8 +82,10 @@ async def send_answer(
         metrics.cancelled(stream.phase)
         raise
     finally:
-        handle.cancel()
-        metrics.answered(params.job.target.name, params.began_at, stream)
+        for handle in handles:
+            handle.cancel()
+        if handles:
+            metrics.answered(params.jobs[0].target.name, params.began_at, stream)
 
 
 async def _answer_streamed(
@@ -82,7 +96,10 @@ async def _answer_streamed(
     if stream.error is not None and not stream.has_deltas:
         raise stream.error
     stream.is_sealed = True
-    response = _LazyResponse(headers={"Content-Type": params.response_format.content_type})
+    content_type = params.response_format.content_type
+    response = _LazyResponse(headers={"Content-Type": content_type})
+    if content_type == SSE_TYPE:
+        response.headers["Cache-Control"] = "no-cache"
     await response.prepare(request)
     async with asyncio.timeout(stall_s):
         if objects := stream.take_objects():
@@ -108,33 +125,40 @@ class _LazyResponse(web.StreamResponse):
 async def _answer_whole(params: StreamRequest, stream: ResponseStream) -> web.Response:
     while not stream.has_ended:
         await stream.wait()
-    if stream.finish is None:
-        assert stream.error is not None
+    if stream.error is not None:
         raise stream.error
     if stream.buffered_bytes <= OFF_LOOP_BYTES:
-        return _whole_response(params, stream, stream.finish)
-    return await run_in_thread(_whole_response, params, stream, stream.finish)
+        return _whole_response(params, stream)
+    return await run_in_thread(_whole_response, params, stream)
 
 
-def _whole_response(params: StreamRequest, stream: ResponseStream, finish: Finish) -> web.Response:
-    answer = _final_answer(params, stream, finish, stream.take())
-    return json_response(params.response_format.whole(answer))
+def _whole_response(params: StreamRequest, stream: ResponseStream) -> web.Response:
+    answers = _final_answers(params, stream, stream.take)
+    return json_response(params.response_format.whole(answers))
 
 
 def _last_bytes(params: StreamRequest, stream: ResponseStream) -> bytes:
     """What was buffered for a slow client, then the last object or the error."""
     rest = stream.take_objects()
-    if stream.finish is None:
-        assert stream.error is not None
+    if stream.error is not None:
         return rest + params.response_format.error(stream.error)
-    answer = _final_answer(params, stream, stream.finish, AnswerContent())
-    return rest + params.response_format.last(answer)
+    answers = _final_answers(params, stream, lambda _choice: AnswerContent())
+    return rest + params.response_format.last(answers)
 
 
-def _final_answer(
-    params: StreamRequest, stream: ResponseStream, finish: Finish, content: AnswerContent
-) -> FinalAnswer:
-    if finish.reason == "load":
-        return FinalAnswer(finish=finish)
+def _final_answers(
+    params: StreamRequest, stream: ResponseStream, content: Callable[[int], AnswerContent]
+) -> list[FinalAnswer]:
     total_ns = int((perf_counter() - params.began_at) * 1e9)
-    return FinalAnswer(finish=finish, content=content, load_ns=stream.load_ns, total_ns=total_ns)
+    return [
+        FinalAnswer(finish=finish)
+        if finish.reason == "load"
+        else FinalAnswer(
+            finish=finish,
+            content=content(choice),
+            has_calls=stream.has_calls(choice),
+            load_ns=stream.start.load_ns,
+            total_ns=total_ns,
+        )
+        for choice, finish in sorted(stream.finishes.items())
+    ]

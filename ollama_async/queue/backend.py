@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from ollama_async.core.conversation import Thought, ToolCall, Usage
+from ollama_async.core.conversation import Part, Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.core.model_shape import ModelShape
 
@@ -49,42 +49,56 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One inference request.
+    """One request to a model.
 
-    ``inference`` is a packed :class:`~ollama_async.core.conversation.Inference`, because it may be
-    large and queued for long. None = only load the model. ``keep_alive_s`` None = the server's
-    default; inf = never unload. ``num_predict``: most tokens of the answer; negative = no limit.
+    ``task`` is a packed :data:`~ollama_async.core.conversation.Task`, because it may be large and
+    queued for long. None = only load the model. ``keep_alive_s`` None = the server's default; inf =
+    never unload. ``num_predict``: most tokens of the answer; negative = no limit. ``vectors``: how
+    many it has.
     """
 
     target: Target
     load_options: LoadOptions
     client: str
-    inference: msgspec.Raw | None
+    task: msgspec.Raw | None
     num_predict: int = -1
+    vectors: int = 0
     keep_alive_s: float | None = None
 
 
 class Finish(msgspec.Struct, frozen=True):
     """The end of an answer. ``reason``: ``stop``, ``length`` or ``load`` (nothing was generated).
     ``is_repetition``: the reason is ``length`` because the model repeated itself endlessly.
+    ``stop_string``: the one that ended the answer. ``context``: token ids, if they were requested.
     """
 
     reason: str
     usage: Usage
     context: list[int]
     is_repetition: bool = False
+    stop_string: str = ""
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The model begins with a job. ``load_ns``: from ``submit`` until the model was ready.
+    ``cached`` tokens of the ``prompt`` need not be computed again.
+    """
+
+    load_ns: int = 0
+    prompt: int = 0
+    cached: int = 0
 
 
 class Sink(Protocol):
     """Receives one job's answer. The last call is exactly one of ``finished`` and ``failed``."""
 
-    def started(self, load_ns: int) -> None:
-        """The job runs. ``load_ns`` is the time from ``submit`` until the model was ready."""
+    def started(self, start: Start) -> None:
+        """The job runs. Nothing of the answer comes before that."""
 
     def text(self, text: str) -> None:
         """The next characters of the answer; never empty."""
 
-    def part(self, part: Thought | ToolCall) -> None:
+    def part(self, part: Part) -> None:
         """The next part of the answer that is not text, in order with the text."""
 
     def finished(self, finish: Finish) -> None: ...

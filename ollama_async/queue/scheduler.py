@@ -101,7 +101,7 @@ class Scheduler:
                 job.load_options, job.target, has_gpus=self.state.limits.gpus > 0
             ),
             keep_alive_s=job.keep_alive_s,
-            loads_only=job.inference is None,
+            loads_only=job.task is None,
         )
         loaded = self.state.current.get(request.target.key)
         suitable = loaded if loaded and loaded.satisfies(request.load_options) else None

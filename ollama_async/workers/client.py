@@ -34,7 +34,7 @@ from ollama_async.core.errors import (
     from_code,
 )
 from ollama_async.core.safe_text import replace_unprintable
-from ollama_async.queue.backend import Finish, Target
+from ollama_async.queue.backend import Finish, Start, Target
 from ollama_async.workers import messages
 from ollama_async.workers.frames import FrameTooLarge
 from ollama_async.workers.limits import (
@@ -47,7 +47,7 @@ from ollama_async.workers.limits import (
     unexpected,
 )
 from ollama_async.workers.load_plan import LoadPlan
-from ollama_async.workers.requests import CallResult, Calls, SubmittedRequest
+from ollama_async.workers.requests import SubmittedRequest
 from ollama_async.workers.transport import REAP_DEADLINE_S, Transport
 
 CRASH_TEXT = (
@@ -108,7 +108,6 @@ class WorkerClient:
         self.requests: dict[int, SubmittedRequest] = {}
         self.facts: messages.Ready | None = None
         self.heartbeat: messages.Heartbeat | None = None
-        self.calls = Calls(self._send_call)
         self._owner = owner
         self._transport = transport
         self._load_timeout_s = load_timeout_s
@@ -191,7 +190,6 @@ class WorkerClient:
         self._state = _State.STOPPING
         self._texts.clear()
         self._cancel_timers()
-        self.calls.fail_all(WorkerDied("the model was unloaded"))
 
     async def stop(self, grace_s: float) -> None:
         """:meth:`detach`, request a quit, kill after the grace. Idempotent.
@@ -241,7 +239,6 @@ class WorkerClient:
             self._ready.set_exception(
                 LoadFailed(self._with_output(f"model worker has terminated: {self._reason}"))
             )
-        self.calls.fail_all(WorkerDied(self._crash_text()))
         if not was_reported and self.facts is not None:
             log.error("worker %d died: %s", self.pid, self._reason)
             self._owner.worker_lost(self, self._crash_text(), has_aborted=self._has_aborted)
@@ -264,14 +261,14 @@ class WorkerClient:
         """
         if self._state not in {_State.READY, _State.FAILING}:
             raise WorkerDied(self._crash_text())
-        inference = request.job.inference
-        assert inference is not None
+        task = request.job.task
+        assert task is not None
         self.requests[request.id] = request
         if self._state is _State.FAILING:
             return  # it ends with the worker
         self._texts[request.id] = request.sink.text
         try:
-            self._send(messages.PackedSubmit(request.id, inference, request.job.client))
+            self._send(messages.PackedSubmit(request.id, task, request.job.client))
         except Exception as fault:  # the boundary "request": it must not keep its slot
             self.forget(request.id)
             if isinstance(fault, TooLarge):
@@ -280,7 +277,7 @@ class WorkerClient:
             raise EngineFailed(f"the request cannot be sent to a worker: {fault}") from fault
         if not self._limits:
             self._received_at = self._loop.time()  # a stall is counted from the first request
-        self._limits.begin(request.id, request.job.num_predict)
+        self._limits.begin(request.id, request.job.num_predict, request.job.vectors)
 
     def cancel(self, request_id: int) -> None:
         """Cancel the request: its sink gets nothing more, and ``request_ended`` follows. A worker
@@ -300,20 +297,11 @@ class WorkerClient:
         self._texts.pop(request_id, None)
         return self.requests.pop(request_id, None)
 
-    def _send_call(self, message: messages.Tokenize | messages.Detokenize) -> None:
-        if self._state is not _State.READY:
-            raise WorkerDied(self._crash_text())
-        self._send(message)
-
     def _send(self, message: messages.FromParent) -> None:
         try:
             self._transport.send(message)
         except FrameTooLarge as reason:
             raise TooLarge(f"request too large for a worker: {reason}") from reason
-
-    def _end_call(self, call_id: int, result: CallResult | ServerError) -> None:
-        if not self.calls.end(call_id, result):  # late, perhaps
-            self._rate.count(self._loop.time())
 
     def received(self, batch: list[messages.ToParent]) -> None:
         self._received_at = self._loop.time()
@@ -374,22 +362,18 @@ class WorkerClient:
                 self._limits.spend(message.items)
                 self._deliver(message.items)
             case messages.Started():
-                self._limits.start(message.id)
+                self._limits.start(message)
                 request = self.requests.get(message.id)
                 if request is not None and not request.is_detached:
                     begun_ns = max(self._ready_ns, request.admitted_ns, request.submitted_ns)
-                    request.sink.started(begun_ns - request.submitted_ns)
+                    load_ns = begun_ns - request.submitted_ns
+                    request.sink.started(Start(load_ns, message.prompt, message.cached))
             case messages.Done():
                 check_usage(message.usage)
                 self._end_request(message.id, _finish(message))
             case messages.Failed():
                 error = from_code(message.code, _readable(message.message))
-                if message.id < 0:
-                    self._end_call(message.id, error)
-                else:
-                    self._end_request(message.id, error)
-            case messages.Tokens() | messages.Text():
-                self._end_call(message.id, message)
+                self._end_request(message.id, error)
             case messages.Heartbeat():
                 self._rate.count(self._loop.time())
                 check_heartbeat(message)
@@ -438,7 +422,7 @@ class WorkerClient:
 def _finish(done: messages.Done) -> Finish | ServerError:
     if done.reason == "cancel":
         return EngineFailed("the worker cancelled the request")
-    return Finish(done.reason, done.usage, done.context, done.is_repetition)
+    return Finish(done.reason, done.usage, done.context, done.is_repetition, done.stop_string)
 
 
 def _readable(text: str) -> str:

@@ -34,7 +34,7 @@ TO_PARENT_LIMIT_BYTES = 256 << 10
 TO_PARENT_LIST_LIMIT_BYTES = 6 << 20
 """For messages of one flat list or text, which decode quickly: see :data:`_FLAT`."""
 
-_FLAT = (b"\xa4done", b"\xa4toks", b"\xa4text")
+_FLAT = (b"\xa4done",)
 """How those messages begin, after the byte with the number of fields."""
 
 _TAG_END = 6

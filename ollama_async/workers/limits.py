@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.core.conversation import Thought, Usage
+from ollama_async.core.conversation import Logprobs, Thought, Usage, Vector
 from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.workers import messages
 from ollama_async.workers.load_spec import ResourceLimits
@@ -83,6 +83,7 @@ class OutputLimits:
     def __init__(self, num_ctx: int) -> None:
         self._num_ctx = num_ctx
         self._left: dict[int, int] = {}
+        self._vectors_left: dict[int, int] = {}
         self._unstarted: set[int] = set()
 
     def __bool__(self) -> bool:
@@ -91,27 +92,33 @@ class OutputLimits:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._left
 
-    def begin(self, request_id: int, num_predict: int) -> None:
+    def begin(self, request_id: int, num_predict: int, vectors: int = 0) -> None:
         """The request was sent. ``num_predict``: its maximum of tokens; negative: none."""
+        if vectors:
+            self._vectors_left[request_id] = vectors
         self._unstarted.add(request_id)
         tokens = _CONTEXTS * self._num_ctx
         if num_predict >= 0:
             tokens = min(tokens, num_predict)
         self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
 
-    def start(self, request_id: int) -> None:
+    def start(self, started: messages.Started) -> None:
         """:raises ProtocolViolation: the request is unknown or already started."""
+        _check_numbers(started.prompt, started.cached)
         try:
-            self._unstarted.remove(request_id)
+            self._unstarted.remove(started.id)
         except KeyError:
             raise ProtocolViolation(
-                f"the worker started request {request_id} out of order"
+                f"the worker started request {started.id} out of order"
             ) from None
 
     def spend(self, items: Sequence[tuple[int, messages.Delta]]) -> None:
         """:raises ProtocolViolation: a request is unknown, or has more output than it may."""
         left = self._left
         for request_id, delta in items:
+            if isinstance(delta, Vector):
+                self._spend_vector(request_id)
+                continue
             size = len(delta) if isinstance(delta, str) else _size_of(delta)
             rest = left.get(request_id, -1) - size - 1
             if rest < 0:
@@ -122,10 +129,17 @@ class OutputLimits:
                 )
             left[request_id] = rest
 
+    def _spend_vector(self, request_id: int) -> None:
+        rest = self._vectors_left.get(request_id, 0) - 1
+        if rest < 0:
+            raise ProtocolViolation(f"the worker sent a vector too many for request {request_id}")
+        self._vectors_left[request_id] = rest
+
     def end(self, request_id: int) -> None:
         """:raises ProtocolViolation: the request is unknown."""
         if self._left.pop(request_id, None) is None:
             raise ProtocolViolation(f"the worker ended unknown request {request_id}")
+        self._vectors_left.pop(request_id, None)
         self._unstarted.discard(request_id)
 
 
@@ -186,13 +200,15 @@ def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
     )
 
 
-def _size_of(delta: Thought | messages.ToolCallDelta) -> int:
-    """Number of characters; of a tool call, as JSON.
+def _size_of(delta: Thought | Logprobs | messages.ToolCallDelta) -> int:
+    """Number of characters; of a tool call, as JSON; of logprobs, of the tokens themselves.
 
     :raises ProtocolViolation: the call's arguments cannot be written as JSON.
     """
     if isinstance(delta, Thought):
         return len(delta.text)
+    if isinstance(delta, Logprobs):
+        return sum(len(each.token) for each in delta.tokens)
     try:
         return len(msgspec.json.encode(delta.call))
     except (TypeError, ValueError, RecursionError) as reason:

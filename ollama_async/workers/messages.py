@@ -9,11 +9,10 @@ A connection, with the child's messages on the right::
                                     Hello(protocol, pid, generation)
                                     Loading() …                  resets the load's timeout
                                     Ready(facts) | Refused(error)  then nothing more if Refused
-    Submit(id, inference, client) … Started(id)                  the request has a slot
+    Submit(id, task, client) …      Started(id, …)               the model begins with it
                                     Deltas([(id, delta), …])     one message per engine step
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
-    Tokenize / Detokenize           Tokens / Text | Failed
                                     Heartbeat(…)                 each second: the engine is alive
     Quit()                          (exits with status 0)
 """
@@ -24,7 +23,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ollama_async.core.conversation import Inference, Thought, ToolCall, Usage
+from ollama_async.core.conversation import Logprobs, Task, Thought, ToolCall, Usage, Vector
 
 MAX_DELTAS = 4096
 """In one message. A step produces far fewer."""
@@ -32,7 +31,7 @@ MAX_DELTAS = 4096
 CONTEXT_LIMIT = 1 << 20
 """Maximum number of token ids in the context of an answer, without its last one."""
 
-PROTOCOL = 5
+PROTOCOL = 6
 """A child with another version is refused."""
 
 
@@ -42,15 +41,15 @@ class Submit(msgspec.Struct, array_like=True, tag="sub"):
     """
 
     id: int
-    inference: Inference
+    task: Task
     client: str = ""
 
 
 class PackedSubmit(msgspec.Struct, array_like=True, tag="sub"):
-    """:class:`Submit` as the parent writes it: the inference was packed before it was queued."""
+    """:class:`Submit` as the parent writes it: the task was packed before it was queued."""
 
     id: int
-    inference: msgspec.Raw
+    task: msgspec.Raw
     client: str = ""
 
 
@@ -58,23 +57,11 @@ class Cancel(msgspec.Struct, array_like=True, tag="can"):
     id: int
 
 
-class Tokenize(msgspec.Struct, array_like=True, tag="tok"):
-    id: int
-    text: str
-    add_special: bool = False
-    parse_special: bool = True
-
-
-class Detokenize(msgspec.Struct, array_like=True, tag="det"):
-    id: int
-    tokens: list[int]
-
-
 class Quit(msgspec.Struct, array_like=True, tag="quit"):
     """Exit; running requests get no end."""
 
 
-ToChild = Submit | Cancel | Tokenize | Detokenize | Quit
+ToChild = Submit | Cancel | Quit
 """As the child reads it."""
 
 FromParent = PackedSubmit | ToChild
@@ -114,7 +101,11 @@ class Refused(msgspec.Struct, array_like=True, tag="no"):
 
 
 class Started(msgspec.Struct, array_like=True, tag="go"):
+    """``cached`` tokens of the ``prompt`` need not be computed again."""
+
     id: int
+    prompt: int = 0
+    cached: int = 0
 
 
 class ToolCallDelta(msgspec.Struct, array_like=True, frozen=True, tag="c"):
@@ -123,8 +114,8 @@ class ToolCallDelta(msgspec.Struct, array_like=True, frozen=True, tag="c"):
     call: ToolCall
 
 
-Delta = str | Thought | ToolCallDelta
-"""Content (whole characters, never empty), or a thought, or a tool call."""
+Delta = str | Thought | ToolCallDelta | Logprobs | Vector
+"""Content (whole characters, never empty), or another part of the answer."""
 
 
 class Deltas(msgspec.Struct, array_like=True, tag="p"):
@@ -134,29 +125,22 @@ class Deltas(msgspec.Struct, array_like=True, tag="p"):
 
 
 class Done(msgspec.Struct, array_like=True, tag="done"):
-    """``is_repetition``: the reason is ``length`` because the answer repeated itself."""
+    """``is_repetition``: the reason is ``length`` because the answer repeated itself.
+    ``stop_string``: the one that ended it.
+    """
 
     id: int
     reason: Literal["stop", "length", "cancel"]
     usage: Usage
     context: Annotated[list[int], msgspec.Meta(max_length=CONTEXT_LIMIT + 1)] = []
     is_repetition: bool = False
+    stop_string: str = ""
 
 
 class Failed(msgspec.Struct, array_like=True, tag="fail"):
     id: int
     code: str
     message: str
-
-
-class Tokens(msgspec.Struct, array_like=True, tag="toks"):
-    id: int
-    tokens: Annotated[list[int], msgspec.Meta(max_length=CONTEXT_LIMIT)]
-
-
-class Text(msgspec.Struct, array_like=True, tag="text"):
-    id: int
-    text: str
 
 
 class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
@@ -168,6 +152,4 @@ class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
     cache_used: float
 
 
-ToParent = (
-    Hello | Loading | Ready | Refused | Started | Deltas | Done | Failed | Tokens | Text | Heartbeat
-)
+ToParent = Hello | Loading | Ready | Refused | Started | Deltas | Done | Failed | Heartbeat

@@ -28,7 +28,7 @@ def main() -> None:
     pipe.send([hello, ready])
     while True:
         match pipe.receive(60.0):
-            case messages.Submit(id=number, inference=inference):
+            case messages.Submit(id=number, task=inference):
                 pipe.send([messages.Started(number)])
                 ATTACKS[inference.prompt.raw](pipe, number)
             case messages.Detokenize(id=number):

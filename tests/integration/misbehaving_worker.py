@@ -126,7 +126,7 @@ STARTS = {
 def serve(pipe, *, quits) -> None:
     while True:
         match pipe.receive(1.0):
-            case messages.Submit(id=number, inference=inference):
+            case messages.Submit(id=number, task=inference):
                 word, _, rest = inference.prompt.raw.partition(" ")
                 pipe.send([messages.Started(number)])
                 ORDERS[word](pipe, number, rest)

@@ -14,7 +14,7 @@ from ollama_async.core.errors import BadRequest, ServerError
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.client_identity import requester_of
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.response_formats.ollama import NDJSON_TYPE
+from ollama_async.gateway.response_formats import NDJSON_TYPE
 from ollama_async.gateway.streaming import STALL_S
 from ollama_async.registry.address_policy import Network
 from ollama_async.registry.auth import default_key_path

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from ollama_async.api import encode, ollama
-from ollama_async.core.conversation import ToolCall
+from ollama_async.core.conversation import TokenLogprob, ToolCall
 from ollama_async.core.errors import ServerError
-from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer
+from ollama_async.gateway.response_formats import (
+    NDJSON_TYPE,
+    AnswerContent,
+    FinalAnswer,
+    SingleChoice,
+)
 
-NDJSON_TYPE = "application/x-ndjson"
 
-
-class OllamaFormat:
+class OllamaFormat(SingleChoice):
     """What both routes have in common. ``model`` is the name that the client used.
 
     ``renders_only`` (``_debug_render_only``): the content of the answer is the prompt itself.
@@ -31,10 +34,10 @@ class OllamaFormat:
         self.text = self._line(self._before_text)
         self.thinking = self._line(self._before_thinking)
 
-    def last(self, answer: FinalAnswer) -> bytes:
-        return self.whole(answer) + b"\n"
+    def last(self, answers: Sequence[FinalAnswer]) -> bytes:
+        return self.whole(answers) + b"\n"
 
-    def whole(self, answer: FinalAnswer) -> bytes:
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         raise NotImplementedError
 
     def error(self, error: ServerError) -> bytes:
@@ -63,7 +66,20 @@ class OllamaGenerateFormat(OllamaFormat):
     def tool_calls(self, calls: list[ToolCall]) -> bytes:
         return self._object(response="", done=False, tool_calls=_answer_calls(calls)) + b"\n"
 
-    def whole(self, answer: FinalAnswer) -> bytes:
+    def tokens(self, content: AnswerContent) -> bytes:
+        return (
+            self._object(
+                response=content.text,
+                thinking=content.thinking,
+                done=False,
+                tool_calls=_answer_calls(content.tool_calls),
+                logprobs=_answer_logprobs(content.logprobs),
+            )
+            + b"\n"
+        )
+
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
+        (answer,) = answers
         if self._renders_only:
             debug_info = ollama.DebugInfo(answer.content.text)
             return self._object(response="", done=False, debug_info=debug_info)
@@ -74,6 +90,7 @@ class OllamaGenerateFormat(OllamaFormat):
             done_reason=answer.finish.reason,
             context=answer.finish.context,
             tool_calls=_answer_calls(answer.content.tool_calls),
+            logprobs=_answer_logprobs(answer.content.logprobs),
             **_figures(answer),
         )
 
@@ -88,7 +105,12 @@ class OllamaChatFormat(OllamaFormat):
         message = _message(AnswerContent(tool_calls=calls))
         return self._object(message=message, done=False) + b"\n"
 
-    def whole(self, answer: FinalAnswer) -> bytes:
+    def tokens(self, content: AnswerContent) -> bytes:
+        logprobs = _answer_logprobs(content.logprobs)
+        return self._object(message=_message(content), done=False, logprobs=logprobs) + b"\n"
+
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
+        (answer,) = answers
         if self._renders_only:
             debug_info = ollama.DebugInfo(answer.content.text)
             message = ollama.AnswerMessage(role="", content="")
@@ -97,6 +119,7 @@ class OllamaChatFormat(OllamaFormat):
             message=_message(answer.content),
             done=True,
             done_reason=answer.finish.reason,
+            logprobs=_answer_logprobs(answer.content.logprobs),
             **_figures(answer),
         )
 
@@ -118,6 +141,20 @@ def _answer_calls(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
         )
         for call in calls
     ]
+
+
+def _answer_logprobs(logprobs: list[TokenLogprob] | None) -> list[ollama.Logprob]:
+    return [
+        ollama.Logprob(
+            *_token(each.token, each.logprob),
+            top_logprobs=[ollama.TokenLogprob(*_token(*top)) for top in each.top],
+        )
+        for each in logprobs or ()
+    ]
+
+
+def _token(token: bytes, logprob: float) -> tuple[str, float, list[int]]:
+    return token.decode(errors="replace"), logprob, list(token)
 
 
 def _figures(answer: FinalAnswer) -> dict[str, int]:

@@ -111,7 +111,7 @@ class EngineLoop:
         elif entry.max_tokens:
             self._waiting.append(entry)
         else:
-            self._output.add(Started(entry.id))
+            self._output.add(Started(entry.id, len(entry.tokens)))
             context = entry.tokens if entry.returns_context else []
             self._output.add(Done(entry.id, "length", Usage(prompt=len(entry.tokens)), context))
 
@@ -142,7 +142,6 @@ class EngineLoop:
             self._prefilling.append(
                 RunningSequence(request, query, slot, self._engine.piece, self._repetition_limit)
             )
-            self._output.add(Started(request.id))
 
     # One step
 
@@ -193,6 +192,7 @@ class EngineLoop:
             self._fail([sequence], error)
             return False
         sequence.prefilled = sequence.cached
+        self._output.add(Started(request.id, len(request.tokens), sequence.cached))
         return True
 
     def _advance_prefill(
@@ -309,7 +309,12 @@ class EngineLoop:
             length = f"after {sequence.generated} tokens, by repeating {repeated} of them"
             print(f"request {sequence.id}: the answer was ended {length}", file=sys.stderr)  # noqa: T201  # stderr is the log
         self._release(sequence)
-        self._output.add(Done(sequence.id, reason, sequence.usage(), context, bool(repeated)))
+        self._output.add(
+            Done(
+                *(sequence.id, reason, sequence.usage(), context, bool(repeated)),
+                stop_string=sequence.stop_string,
+            )
+        )
 
     def _fail(self, failed: list[RunningSequence], error: EngineError) -> None:
         """The contents of these slots are unknown now."""

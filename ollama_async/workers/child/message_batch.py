@@ -14,7 +14,6 @@ from ollama_async.workers.messages import (
     Done,
     Failed,
     Started,
-    ToolCallDelta,
     ToParent,
 )
 
@@ -89,7 +88,7 @@ class MessageBatch:
 
 def _split(items: Sequence[tuple[int, Delta]]) -> Iterator[tuple[int, Delta]]:
     for number, delta in items:
-        if isinstance(delta, ToolCallDelta):
+        if not isinstance(delta, str | Thought):
             yield number, delta
             continue
         text = delta if isinstance(delta, str) else delta.text

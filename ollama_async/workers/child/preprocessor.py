@@ -14,7 +14,13 @@ from __future__ import annotations
 import threading
 import traceback
 
-from ollama_async.core.conversation import Inference, Usage
+from ollama_async.core.conversation import (
+    Detokenize,
+    Embedding,
+    Inference,
+    Tokenize,
+    Usage,
+)
 from ollama_async.core.errors import BadRequest, Busy, ServerError
 from ollama_async.core.round_robin import RoundRobin
 from ollama_async.workers.child.engines.engine import Constraint, Engine
@@ -27,16 +33,13 @@ from ollama_async.workers.child.prompt_encoder import (
 )
 from ollama_async.workers.child.resource_limits import MakeRun, OverBudget, PreparationBudget
 from ollama_async.workers.messages import (
+    CONTEXT_LIMIT,
     Cancel,
     Deltas,
-    Detokenize,
     Done,
     Failed,
     Started,
     Submit,
-    Text,
-    Tokenize,
-    Tokens,
     ToParent,
 )
 
@@ -53,11 +56,8 @@ token would delay everybody's."""
 STOPS_LIMIT = 256
 STOP_CHARACTERS_LIMIT = 1 << 16
 
-_TOKENS_LIMIT = 1 << 21  # about 10 MB in the pipe, which takes 16 MiB
 _TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
 _ERROR_CHARACTERS = 2000
-
-Request = Submit | Tokenize | Detokenize
 
 
 class RequestPreparer:
@@ -84,24 +84,30 @@ class RequestPreparer:
         self._guards_calls = guards_calls
         self._shares_prefixes = shares_prefixes
 
-    def prepare(self, request: Request, *, is_quick: bool) -> list[PreparedRequest | ToParent]:
+    def prepare(self, request: Submit, *, is_quick: bool) -> list[PreparedRequest | ToParent]:
         """A request for the step thread, or the answer.
 
         :raises OverBudget: it ``is_quick``, but takes longer.
         :raises ServerError: the request cannot be served.
         """
         budget = PreparationBudget(self._make_run, is_quick=is_quick)
-        if isinstance(request, Tokenize):
-            return [self._tokenize(request, budget)]
-        if isinstance(request, Detokenize):
-            return [self._detokenize(request, budget)]
-        budget.check_prompt(request.inference.prompt)
-        if request.inference.renders_only:
-            return self._render_only(request.id, request.inference, budget)
-        return [self._prepare(request, budget)]
+        match request.task:
+            case Tokenize() as task:
+                return self._tokenize(request.id, task, budget)
+            case Detokenize() as task:
+                return self._detokenize(request.id, task, budget)
+            case Embedding():
+                raise BadRequest("this model cannot embed")
+            case Inference(renders_only=True) as task:
+                budget.check_prompt(task.prompt)
+                return self._render_only(request.id, task, budget)
+            case Inference() as task:
+                budget.check_prompt(task.prompt)
+                return [self._prepare(request, task, budget)]
 
-    def _prepare(self, request: Submit, budget: PreparationBudget) -> PreparedRequest:
-        inference = request.inference
+    def _prepare(
+        self, request: Submit, inference: Inference, budget: PreparationBudget
+    ) -> PreparedRequest:
         sampling, stops = inference.sampling, inference.sampling.stop
         # each character of the answer is compared with each of them
         if len(stops) > STOPS_LIMIT or sum(map(len, stops)) > STOP_CHARACTERS_LIMIT:
@@ -164,7 +170,8 @@ class RequestPreparer:
         _check_text(text)
         deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
         usage = Usage(prompt=len(encoded.tokens))
-        return [Started(request_id), *deltas, Done(request_id, "stop", usage)]
+        started = Started(request_id, usage.prompt)
+        return [started, *deltas, Done(request_id, "stop", usage)]
 
     def _find_context(self, inference: Inference) -> tuple[int, int]:
         """The context length, and how many of the first tokens are never dropped: ``num_keep``
@@ -176,21 +183,27 @@ class RequestPreparer:
         keep = num_keep + self._facts.adds_bos if num_keep >= 0 else num_ctx
         return num_ctx, min(keep, num_ctx - 2)
 
-    def _tokenize(self, request: Tokenize, budget: PreparationBudget) -> Tokens:
-        budget.charge_tokenizing(len(request.text))
+    def _tokenize(
+        self, request_id: int, task: Tokenize, budget: PreparationBudget
+    ) -> list[PreparedRequest | ToParent]:
+        budget.charge_tokenizing(len(task.text))
         tokens = self._engine.tokenize(
-            request.text, add_special=request.add_special, parse_special=request.parse_special
+            task.text, add_special=task.add_special, parse_special=task.parse_special
         )
-        if len(tokens) > _TOKENS_LIMIT:
-            raise BadRequest(f"the text has more than {_TOKENS_LIMIT} tokens")
-        return Tokens(request.id, tokens)
+        if len(tokens) > CONTEXT_LIMIT:
+            raise BadRequest(f"the text has more than {CONTEXT_LIMIT} tokens")
+        usage = Usage(prompt=len(tokens))
+        return [Started(request_id, len(tokens)), Done(request_id, "stop", usage, tokens)]
 
-    def _detokenize(self, request: Detokenize, budget: PreparationBudget) -> Text:
-        budget.charge_tokenizing(len(request.tokens))
-        pieces = map(self._engine.piece, self._encoder.check_tokens(request.tokens))
+    def _detokenize(
+        self, request_id: int, task: Detokenize, budget: PreparationBudget
+    ) -> list[PreparedRequest | ToParent]:
+        budget.charge_tokenizing(len(task.tokens))
+        pieces = map(self._engine.piece_with_control, self._encoder.check_tokens(task.tokens))
         text = b"".join(pieces).decode(errors="replace")
         _check_text(text)
-        return Text(request.id, text)
+        deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
+        return [Started(request_id), *deltas, Done(request_id, "stop", Usage())]
 
 
 def _check_text(text: str) -> None:
@@ -206,21 +219,20 @@ class RequestQueue:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._waiting: RoundRobin[int, Request] = RoundRobin()
+        self._waiting: RoundRobin[int, Submit] = RoundRobin()
         self._is_closed = False
         self._changed = threading.Condition()
 
-    def put(self, request: Request) -> bool:
+    def put(self, request: Submit) -> bool:
         """Queue the request behind its client's others. False if the queue is full."""
-        client = request.client if isinstance(request, Submit) else ""
         with self._changed:
             if len(self._waiting) >= self._limit:
                 return False
-            self._waiting.put(client, request.id, request)
+            self._waiting.put(request.client, request.id, request)
             self._changed.notify()
         return True
 
-    def take(self) -> Request | None:
+    def take(self) -> Submit | None:
         """Wait for the next request; None if the queue is empty and closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._is_closed)
@@ -247,7 +259,7 @@ class Preprocessor:
         self._quick = RequestQueue(LIMIT)
         self._heavy = RequestQueue(LIMIT)
 
-    def put(self, request: Request) -> None:
+    def put(self, request: Submit) -> None:
         """Queue a request, or refuse it: the parent sends fewer than the queue holds."""
         self._mailbox.expect(request.id)
         self._put(self._quick, request)
@@ -269,7 +281,7 @@ class Preprocessor:
         while (request := queue.take()) is not None:
             self.prepare(request, is_quick=is_quick)
 
-    def prepare(self, request: Request, *, is_quick: bool) -> None:
+    def prepare(self, request: Submit, *, is_quick: bool) -> None:
         """Answer one request or hand it over; a quick try may move it to the heavy queue."""
         if not self._mailbox.is_expected(request.id):
             return  # cancelled while it was queued
@@ -287,7 +299,7 @@ class Preprocessor:
             results = [Failed(request.id, ServerError.code, text)]
         self._mailbox.hand_over(request.id, results)
 
-    def _put(self, queue: RequestQueue, request: Request) -> None:
+    def _put(self, queue: RequestQueue, request: Submit) -> None:
         if not queue.put(request):
             reason = "too many requests wait to be prepared"
             refusal = Failed(request.id, Busy.code, reason)

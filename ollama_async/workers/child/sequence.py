@@ -100,8 +100,13 @@ class RunningSequence:
     def scan(self, text: str, finder: StopStringFinder) -> str:
         """The part of ``text``, and of what was held back, that can be delivered."""
         text = finder.feed(text)
-        self.is_stopped = finder.is_found
+        self.is_stopped = bool(finder.found)
         return text
+
+    @property
+    def stop_string(self) -> str:
+        """The one that was found, or ""."""
+        return "" if self.finder is None else self.finder.found
 
     def remove_stop_string(self, context: list[int]) -> None:
         """Remove the last tokens of ``context`` that hold nothing but a stop string."""
@@ -155,10 +160,10 @@ class StopStringFinder:
     held back; :meth:`feed` never returns a part of one. The cost of a character does not depend on
     the lengths of the stop strings (Knuth-Morris-Pratt), so hostile ones do not slow it down.
 
-    ``cut_characters``: once ``is_found``, the characters from the beginning of the stop string on.
+    ``found``: the stop string, or "". ``cut_characters``: the characters from its beginning on.
     """
 
-    __slots__ = ("_begins", "_held", "_matched", "_stops", "_tables", "cut_characters", "is_found")
+    __slots__ = ("_begins", "_held", "_matched", "_stops", "_tables", "cut_characters", "found")
 
     def __init__(self, stops: Iterable[str]) -> None:
         self._stops = sorted({stop for stop in stops if stop}, key=len, reverse=True)
@@ -167,11 +172,11 @@ class StopStringFinder:
         self._held = ""
         first_letters = "".join({stop[0] for stop in self._stops})
         self._begins = re.compile(f"[{re.escape(first_letters)}]").search
-        self.is_found = False
+        self.found = ""
         self.cut_characters = 0
 
     def feed(self, text: str) -> str:
-        """The text that can be delivered now. Do not call it once ``is_found``."""
+        """The text that can be delivered now. Do not call it once one is ``found``."""
         if not self._held and not self._begins(text):
             return text
         whole = self._held + text
@@ -181,7 +186,7 @@ class StopStringFinder:
                 matched = _advance(stop, self._tables[index], self._matched[index], letter)
                 self._matched[index] = matched
                 if matched == len(stop):
-                    self.is_found = True
+                    self.found = stop
                     self._held = ""
                     start = position + 1 - matched
                     self.cut_characters = len(whole) - start

@@ -35,7 +35,7 @@ def test_the_answer_ends_before_the_first_complete_stop_however_it_arrives(text,
         seen += piece
         delivered += finder.feed(piece)
         assert seen.startswith(delivered)
-        if finder.is_found:
+        if finder.found:
             break
         held = seen[len(delivered) :]
         assert not held or any(stop.startswith(held) for stop in stops)
@@ -44,7 +44,7 @@ def test_the_answer_ends_before_the_first_complete_stop_however_it_arrives(text,
     else:
         delivered += finder.flush()
 
-    assert (delivered, finder.is_found) == truth(text, stops)
+    assert (delivered, bool(finder.found)) == truth(text, stops)
 
 
 def test_text_without_a_beginning_of_a_stop_passes_at_once():
@@ -54,7 +54,7 @@ def test_text_without_a_beginning_of_a_stop_passes_at_once():
     assert finder.feed("x]") == "x"
     assert finder.feed("y") == "]y"
     assert finder.feed("z\\") == "z"
-    assert finder.is_found
+    assert finder.found
 
 
 def test_a_hostile_stop_string_does_not_slow_the_answer_down():

@@ -12,7 +12,15 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from ollama_async.core.conversation import Inference, Prompt, Sampling, Thought, ToolCall, Usage
+from ollama_async.core.conversation import (
+    Inference,
+    Prompt,
+    Sampling,
+    Task,
+    Thought,
+    ToolCall,
+    Usage,
+)
 from ollama_async.core.errors import ServerError
 from ollama_async.core.scripted_models import Script
 from ollama_async.core.settings import Settings
@@ -24,7 +32,16 @@ from ollama_async.gateway.middleware import abort_connection
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.routes import build_application
 from ollama_async.gateway.streaming import StreamRequest, send_answer
-from ollama_async.queue.backend import Finish, Job, LoadedModel, LoadOptions, Sink, Snapshot, Target
+from ollama_async.queue.backend import (
+    Finish,
+    Job,
+    LoadedModel,
+    LoadOptions,
+    Sink,
+    Snapshot,
+    Start,
+    Target,
+)
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.store import Store
 
@@ -49,7 +66,7 @@ class FakeJob:
 
     def start(self, load_ns: int = 5_000_000) -> FakeJob:
         if not self._is_over:
-            self._sink.started(load_ns)
+            self._sink.started(Start(load_ns, prompt=7, cached=3))
         return self
 
     def send(self, *pieces: str) -> FakeJob:
@@ -133,10 +150,10 @@ class FakeBackend:
 
 def unpacked(job: Job) -> Job:
     """With an inference that can be looked at."""
-    if job.inference is None:
+    if job.task is None:
         return job
-    inference = msgspec.msgpack.decode(job.inference, type=Inference)
-    return msgspec.structs.replace(job, inference=inference)
+    task = msgspec.msgpack.decode(job.task, type=Task)
+    return msgspec.structs.replace(job, task=task)
 
 
 def make_target(name: str = "m:latest") -> Target:
@@ -154,8 +171,8 @@ def make_target(name: str = "m:latest") -> Target:
 
 
 def make_job() -> Job:
-    inference = msgspec.Raw(msgspec.msgpack.encode(Inference(Prompt(raw="hi"), Sampling())))
-    return Job(target=make_target(), load_options=LoadOptions(), client="test", inference=inference)
+    task = msgspec.Raw(msgspec.msgpack.encode(Inference(Prompt(raw="hi"), Sampling())))
+    return Job(target=make_target(), load_options=LoadOptions(), client="test", task=task)
 
 
 @pytest.fixture
@@ -234,7 +251,7 @@ async def stream_url(serve, dependencies) -> str:
     async def handler(request: web.Request) -> web.StreamResponse:
         stall_s = float(request.query.get("stall_s", "10"))
         params = StreamRequest(
-            job=make_job(),
+            jobs=[make_job()],
             response_format=OllamaGenerateFormat("m"),
             is_streamed=request.query.get("stream") != "0",
             began_at=perf_counter(),

@@ -46,8 +46,8 @@ async def test_generate_asks_the_model_and_streams(post, backend):
     assert job.target.name == "m:latest"
     assert job.client == "127.0.0.1"
     assert job.keep_alive_s is None
-    assert job.inference.prompt.messages == [Message(role="user", content="hi")]
-    assert job.inference.returns_context
+    assert job.task.prompt.messages == [Message(role="user", content="hi")]
+    assert job.task.returns_context
 
 
 async def test_generate_without_streaming_is_one_object_in_gos_order(post, backend):
@@ -96,7 +96,7 @@ async def test_chat_streams_messages(post, backend):
         "eval_count",
         "eval_duration",
     ]
-    messages = (await backend.job()).job.inference.prompt.messages
+    messages = (await backend.job()).job.task.prompt.messages
     assert [(turn.role, turn.content) for turn in messages] == [
         ("system", "be brief"),
         ("user", "hi"),
@@ -108,7 +108,7 @@ async def test_raw_goes_through_untouched_and_without_context(post, backend):
 
     await post(GENERATE, model="m", prompt="<s>hi", raw=True)
 
-    inference = (await backend.job()).job.inference
+    inference = (await backend.job()).job.task
     assert inference.prompt.raw == "<s>hi"
     assert not inference.prompt.messages
     assert not inference.returns_context
@@ -135,10 +135,10 @@ async def test_options_reach_load_and_sampling(post, backend):
         None,
     )
     assert job.keep_alive_s == math.inf
-    assert job.inference.num_ctx == 4
-    assert not job.inference.shift
-    assert not job.inference.prompt.truncate
-    sampling = job.inference.sampling
+    assert job.task.num_ctx == 4
+    assert not job.task.shift
+    assert not job.task.prompt.truncate
+    sampling = job.task.sampling
     assert (sampling.temperature, sampling.top_k, sampling.stop) == (0.0, 40, ["x"])
 
 
@@ -147,7 +147,7 @@ async def test_a_context_continues_an_older_answer(post, backend):
 
     await post(GENERATE, model="m", prompt="hi", system="s", context=[5, 6])
 
-    prompt = (await backend.job()).job.inference.prompt
+    prompt = (await backend.job()).job.task.prompt
     assert prompt.context == [5, 6]
     assert [turn.role for turn in prompt.messages] == ["system", "user"]
 
@@ -164,7 +164,7 @@ async def test_an_empty_prompt_loads_the_model(post, backend, path, fields, answ
 
     _, body = await post(path, model="m", **fields)
 
-    assert (await backend.job()).job.inference is None
+    assert (await backend.job()).job.task is None
     assert body.pop("created_at")
     assert body == {"model": "m", **answer, "done": True, "done_reason": "load"}
 
@@ -202,7 +202,6 @@ REFUSALS = [
     (CHAT, {"model": "m", "format": 5}, 400, 'invalid format: "5"; expected "json" or a valid JSON Schema object'),
     (CHAT, {"model": "m", "format": ["é"]}, 400, 'invalid format: "[\\"é\\"]"; expected "json" or a valid JSON Schema object'),
     (CHAT, {"model": "m", "format": True}, 400, 'invalid format: "true"; expected "json" or a valid JSON Schema object'),
-    (CHAT, {"model": "m", "logprobs": True}, 400, '"logprobs" is not supported yet'),
     (GENERATE, {"model": "m", "prompt": "x", "options": {"top_k": "1"}}, 500, 'option "top_k" must be of type integer'),
     (CHAT, {"model": "m", "options": {"top_p": 2}}, 400, 'option "top_p" must be between 0 and 1'),
     (CHAT, {"model": "no", "tools": [5]}, 400, "json: cannot unmarshal number into Go struct field ChatRequest.tools of type api.Tool"),
@@ -311,4 +310,4 @@ async def test_one_call_makes_the_job_of_a_request_for_a_cached_model(
 
     assert response.status == 200
     assert len(sizes) == 1
-    assert (await backend.job()).job.inference.prompt.messages[0].content == prompt
+    assert (await backend.job()).job.task.prompt.messages[0].content == prompt

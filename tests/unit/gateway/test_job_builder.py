@@ -47,7 +47,7 @@ def able(catalog):
 
 
 def messages_of(job) -> list[tuple[str, str]]:
-    return [(turn.role, turn.content) for turn in job.inference.prompt.messages]
+    return [(turn.role, turn.content) for turn in job.task.prompt.messages]
 
 
 def generate(model, **fields):
@@ -96,9 +96,9 @@ def test_a_chats_own_system_prompt_replaces_the_models(model, role):
 
 def test_a_requests_options_win_key_by_key(model):
     job = generate(model, options={"top_k": 7})
-    sampling = job.inference.sampling
+    sampling = job.task.sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.1, 7, 0.9)
-    assert (job.load_options.num_ctx, job.inference.num_ctx) == (2048, 2048)
+    assert (job.load_options.num_ctx, job.task.num_ctx) == (2048, 2048)
 
 
 def test_a_job_has_the_most_tokens_of_its_answer(model):
@@ -133,41 +133,41 @@ def test_an_adapter_takes_memory_with_its_model(model):
 
 
 def test_a_thinking_model_thinks_by_default(able):
-    assert generate(able).inference.prompt.think is True
-    assert chat(able, ASKED).inference.prompt.think is True
-    assert generate(able, think=False).inference.prompt.think is False
-    assert generate(able, think="low").inference.prompt.think == "low"
+    assert generate(able).task.prompt.think is True
+    assert chat(able, ASKED).task.prompt.think is True
+    assert generate(able, think=False).task.prompt.think is False
+    assert generate(able, think="low").task.prompt.think == "low"
 
 
 def test_other_models_get_no_think_value(model):
-    assert generate(model).inference.prompt.think is None
+    assert generate(model).task.prompt.think is None
     build_generate_job(GenerateRequest(model="m", prompt="p", think=False), model, "client")
-    assert generate(model, think=False).inference.prompt.think is False
+    assert generate(model, think=False).task.prompt.think is False
 
 
 def test_tools_are_passed_on_unchanged(able):
     tools = [{"type": "function", "function": {"name": "f", "strict": True}}]
     request = ChatRequest(model="m", messages=[ASKED], tools=tools)
     build_chat_job(request, able, "client")
-    assert unpacked(build_chat_job(request, able, "client")).inference.prompt.tools == tools
+    assert unpacked(build_chat_job(request, able, "client")).task.prompt.tools == tools
 
 
 def test_a_suffix_leaves_only_the_prompt_and_the_suffix(able):
-    prompt = generate(able, suffix="after", system="s").inference.prompt
+    prompt = generate(able, suffix="after", system="s").task.prompt
     assert messages_of(generate(able, suffix="after")) == [("user", "p")]
     assert prompt.suffix == "after"
 
 
 def test_a_prompt_has_the_models_chat_format(able):
     model = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
-    spec = chat(model, ASKED).inference.prompt.chat_format
+    spec = chat(model, ASKED).task.prompt.chat_format
     count = able.summary.parameter_count
     assert spec == ChatFormatSpec("t", "r", "p", "m:latest", "scripted", count)
 
 
 def test_a_requests_template_replaces_all_others(able):
     model = msgspec.structs.replace(able, template="t", renderer="r", parser="p")
-    spec = generate(model, template="mine").inference.prompt.chat_format
+    spec = generate(model, template="mine").task.prompt.chat_format
     assert spec == msgspec.structs.replace(model.chat_format, request_template="mine")
 
 
@@ -177,7 +177,7 @@ def test_a_requests_template_replaces_all_others(able):
 )
 def test_the_format_of_the_answer_is_passed_on(model, wished, format_):
     build_generate_job(GenerateRequest(model="m", prompt="p", format=wished), model, "client")
-    assert generate(model, format=wished).inference.format == format_
+    assert generate(model, format=wished).task.format == format_
 
 
 def test_some_models_do_not_see_their_earlier_thinking(model):
@@ -236,7 +236,7 @@ def test_a_prompt_knows_how_many_first_messages_are_the_models(model):
     """Nothing else may be shared between clients that share nothing."""
 
     def own(job):
-        prompt = job.inference.prompt
+        prompt = job.task.prompt
         return [message.content for message in prompt.messages[: prompt.model_messages]]
 
     assert own(generate(model)) == ["model's", "q", "a"]

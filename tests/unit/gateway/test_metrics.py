@@ -72,8 +72,8 @@ async def test_an_answer_is_counted_and_timed(session, url, backend, scrape):
 
 def stream_of(cached):
     usage = Usage(prompt=cached + 1, cached=cached)
-    finish = Finish("stop", usage, [])
-    return SimpleNamespace(first_at=None, started_at=None, finish=finish)
+    finishes = {0: Finish("stop", usage, [])}
+    return SimpleNamespace(first_at=None, started_at=None, finishes=finishes)
 
 
 def cached_total(metrics):

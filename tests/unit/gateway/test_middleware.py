@@ -199,7 +199,7 @@ async def test_a_large_body_is_decoded(session, url, backend):
     async with session.post(url + "/api/generate", data=data) as response:
         assert response.status == 200
 
-    inference = (await backend.job()).job.inference
+    inference = (await backend.job()).job.task
     assert inference.prompt.messages[0].content == prompt
 
 

@@ -264,7 +264,7 @@ async def test_an_answer_that_buffers_too_much_fails():
     stream.text("more")
     stream.finished(END)
 
-    assert stream.finish is None
+    assert not stream.finishes
     assert stream.error is not None
     assert stream.buffered_bytes == buffered_bytes < (1 << 20) + 2000
     assert (1 << 20) - 2 * FREE_BYTES < budget.reserved_bytes <= 1 << 20

@@ -238,7 +238,7 @@ async def test_an_answer_encoded_in_a_thread_is_reserved_until_the_thread_ends(
     request.app = {DEPENDENCIES: dependencies}
     request[SEND_RESERVATION] = Reservation(SendBudget(), request)
     params = StreamRequest(
-        job=make_job(),
+        jobs=[make_job()],
         response_format=SlowFormat("m"),
         is_streamed=False,
         began_at=perf_counter(),

@@ -122,8 +122,8 @@ async def test_a_rendered_prompt_is_one_object(post, backend, stream):
         "done": False,
         **shown,
     }
-    assert (await backend.job()).job.inference.renders_only
-    assert (await backend.job()).job.inference.renders_only
+    assert (await backend.job()).job.task.renders_only
+    assert (await backend.job()).job.task.renders_only
 
 
 async def test_rendering_an_empty_prompt_loads_the_model(post, backend):

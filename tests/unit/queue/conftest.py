@@ -89,7 +89,7 @@ class SchedulerHarness:
                     target=target(key, self.train_ctx),
                     load_options=LoadOptions(**options),
                     client=client,
-                    inference=None if loads_only else msgspec.Raw(),
+                    task=None if loads_only else msgspec.Raw(),
                     keep_alive_s=keep_alive_s,
                 ),
             )

@@ -312,7 +312,7 @@ def job(key="a", prompt="hi", **fields):
         target=target(key),
         load_options=fields.pop("load_options", LoadOptions()),
         client=fields.pop("client", "ann"),
-        inference=fields.pop("inference", default),
+        task=fields.pop("task", default),
         **fields,
     )
 

@@ -39,9 +39,7 @@ def test_each_message_has_exactly_these_bytes(kind, message, frame):
 def test_a_packed_inference_has_the_same_bytes():
     submits = [each for each, _ in golden.TO_CHILD if isinstance(each, messages.Submit)]
     packed = [
-        messages.PackedSubmit(
-            each.id, msgspec.Raw(msgspec.msgpack.encode(each.inference)), each.client
-        )
+        messages.PackedSubmit(each.id, msgspec.Raw(msgspec.msgpack.encode(each.task)), each.client)
         for each in submits
     ]
 

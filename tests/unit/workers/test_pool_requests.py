@@ -83,12 +83,12 @@ async def test_thoughts_and_calls_keep_their_place_between_texts():
 async def test_a_job_without_inference_only_loads():
     async with pool() as it:
         sink = RecordingSink()
-        it.pool.submit(job(inference=None), sink)
+        it.pool.submit(job(task=None), sink)
         await turns()
         await it.workers[0].ready()
         assert sink.received == ["load"]
         again = RecordingSink()
-        it.pool.submit(job(inference=None), again)
+        it.pool.submit(job(task=None), again)
         assert again.received == ["load"], "at once"
         assert not it.workers[0].submitted
 

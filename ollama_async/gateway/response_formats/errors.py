@@ -1,0 +1,70 @@
+"""Errors in the shape of the protocol whose route was requested.
+
+- Ollama, ``/api/…`` and all else: ``{"error": "…"}``.
+- OpenAI, ``/v1/…``: ``{"error": {"message", "type", "param", "code"}}``.
+- Anthropic, ``/v1/messages…``: ``{"type": "error", "error": {"type", "message"}, "request_id"}``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from enum import Enum
+from typing import Any
+
+from ollama_async.api import encode, ollama
+from ollama_async.core.errors import ContextExceeded, ServerError
+
+CONTEXT_CODE = "context_length_exceeded"
+"""OpenAI's code, by which clients recognize that they must shorten the conversation."""
+
+_OPENAI_TYPES = {404: "not_found_error", 500: "api_error"}
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class Protocol(Enum):
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+def protocol_of(path: str) -> Protocol:
+    """The protocol to which the path of a request belongs, also if there is no such route."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return Protocol.ANTHROPIC
+    return Protocol.OPENAI if path == "/v1" or path.startswith("/v1/") else Protocol.OLLAMA
+
+
+def error_body(protocol: Protocol, error: ServerError) -> bytes:
+    """One JSON object. Messages may quote headers, whose bytes may not be UTF-8."""
+    message = error.message.encode(errors="replace").decode()
+    if protocol is Protocol.OPENAI:
+        return encode.to_json({"error": openai_error(error, message)})
+    if protocol is Protocol.ANTHROPIC:
+        return encode.to_json(anthropic_error(error, message))
+    return encode.to_json(ollama.ErrorResponse(message))
+
+
+def openai_error(error: ServerError, message: str) -> dict[str, Any]:
+    kind = "invalid_request_error" if error.status < 500 else "api_error"
+    return {
+        "message": message,
+        "type": _OPENAI_TYPES.get(error.status, kind),
+        "param": None,
+        "code": CONTEXT_CODE if isinstance(error, ContextExceeded) else None,
+    }
+
+
+def anthropic_error(error: ServerError, message: str) -> dict[str, Any]:
+    kind = "invalid_request_error" if error.status < 500 else "api_error"
+    return {
+        "type": "error",
+        "error": {"type": _ANTHROPIC_TYPES.get(error.status, kind), "message": message},
+        "request_id": f"req_{secrets.token_hex(12)}",
+    }
