@@ -32,6 +32,7 @@ from typing import Any, Protocol
 import report
 import uvloop
 
+from ollama_async.core.conversation import Detokenize
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.process_setup import attach
 from ollama_async.workers.pipe import READ_BYTES, Channel
@@ -120,7 +121,7 @@ class ChildSocket:
 
 
 class Counter:
-    """Counts what arrives; ``child_cpu_s`` comes last, with the child's ``Text``."""
+    """Counts what arrives; ``child_cpu_s`` comes last, with the child's ``Failed``."""
 
     def __init__(self) -> None:
         self.deltas = 0
@@ -139,8 +140,8 @@ class Counter:
                     self.latencies_us.append((time.monotonic_ns() - int(text)) / 1e3)
             elif isinstance(message, messages.Started):
                 self.echoes.put_nowait(message.id)
-            elif isinstance(message, messages.Text):
-                self.child_cpu_s.set_result(float(message.text))
+            elif isinstance(message, messages.Failed):
+                self.child_cpu_s.set_result(float(message.message))
 
     def broken(self, reason: str) -> None:
         raise SystemExit(reason)
@@ -174,7 +175,7 @@ async def flood(transport: str, count: int, size: int) -> dict[str, float]:
         end.send(messages.Cancel(1))
         await counter.echoes.get()  # the child is up
         wall_0, cpu_0 = time.perf_counter(), time.process_time()
-        end.send(messages.Detokenize(-1, [count, size]))
+        end.send(messages.Submit(1, Detokenize([count, size])))
         child_cpu_s = await counter.child_cpu_s
         wall, cpu = time.perf_counter() - wall_0, time.process_time() - cpu_0
     assert counter.deltas == count * size
@@ -190,7 +191,7 @@ async def paced(transport: str, count: int) -> dict[str, float]:
         end.send(messages.Cancel(1))
         await counter.echoes.get()
         cpu_0 = time.process_time()
-        end.send(messages.Detokenize(-2, [count]))
+        end.send(messages.Submit(1, Detokenize([count])))
         child_cpu_s = await counter.child_cpu_s
         cpu = time.process_time() - cpu_0
     assert counter.frames == count
@@ -237,18 +238,18 @@ def run_child(transport: str, argv: list[str]) -> None:
         match pipe.receive(0.5):
             case messages.Cancel(id=number):
                 pipe.send([messages.Started(number)])
-            case messages.Detokenize(tokens=[count, size]):
+            case messages.Submit(task=Detokenize(tokens=[count, size])):
                 step = messages.Deltas([(number + 1, TEXT) for number in range(size)])
                 begin = time.process_time()
                 for _ in range(count):
                     pipe.send([step])
-                pipe.send([messages.Text(0, str(time.process_time() - begin))])
-            case messages.Detokenize(tokens=[count]):
+                pipe.send([messages.Failed(1, "", str(time.process_time() - begin))])
+            case messages.Submit(task=Detokenize(tokens=[count])):
                 begin = time.process_time()
                 for _ in range(count):
                     time.sleep(PACE_S)
                     pipe.send([messages.Deltas([(1, str(time.monotonic_ns()))])])
-                pipe.send([messages.Text(0, str(time.process_time() - begin))])
+                pipe.send([messages.Failed(1, "", str(time.process_time() - begin))])
             case messages.Quit():
                 return
             case _:

@@ -29,6 +29,7 @@ _CONTEXTS = 10
 """Answers without a limit end after so many contexts."""
 
 _MAX_NUMBER = 1 << 62
+_NUMBER_BYTES = 8
 _MAX_WARNINGS = 16
 _MAX_WARNING_CHARACTERS = 1000
 _MESSAGE_BURST = 200
@@ -201,14 +202,17 @@ def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
 
 
 def _size_of(delta: Thought | Logprobs | messages.ToolCallDelta) -> int:
-    """Number of characters; of a tool call, as JSON; of logprobs, of the tokens themselves.
+    """Number of characters; of a tool call, as JSON; of logprobs, bytes of tokens and numbers.
 
     :raises ProtocolViolation: the call's arguments cannot be written as JSON.
     """
     if isinstance(delta, Thought):
         return len(delta.text)
     if isinstance(delta, Logprobs):
-        return sum(len(each.token) for each in delta.tokens)
+        return sum(
+            len(each.token) + sum(len(token) + _NUMBER_BYTES for token, _ in each.top)
+            for each in delta.tokens
+        )
     try:
         return len(msgspec.json.encode(delta.call))
     except (TypeError, ValueError, RecursionError) as reason:

@@ -13,7 +13,17 @@ import sys
 import threading
 from pathlib import Path
 
-from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.core.conversation import (
+    Detokenize,
+    Inference,
+    Logprobs,
+    Thought,
+    TokenLogprob,
+    ToolCall,
+    ToolFunction,
+    Usage,
+    Vector,
+)
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.process_setup import attach, read_options
 from ollama_async.workers.frames import HEADER
@@ -28,11 +38,13 @@ def main() -> None:
     pipe.send([hello, ready])
     while True:
         match pipe.receive(60.0):
-            case messages.Submit(id=number, task=inference):
+            case messages.Submit(id=number, task=Inference() as task):
                 pipe.send([messages.Started(number)])
-                ATTACKS[inference.prompt.raw](pipe, number)
-            case messages.Detokenize(id=number):
-                pipe.send([messages.Text(number, Path("/proc/self/status").read_text())])
+                ATTACKS[task.prompt.raw](pipe, number)
+            case messages.Submit(id=number, task=Detokenize()):
+                status = Path("/proc/self/status").read_text()
+                done = messages.Done(number, "stop", Usage())
+                pipe.send([messages.Started(number), messages.Deltas([(number, status)]), done])
             case messages.Quit():
                 return
 
@@ -96,6 +108,19 @@ def attack_thoughts(pipe, number):
     endlessly(pipe, messages.Deltas([(number, Thought("hm "))] * 500))
 
 
+def attack_logprobs(pipe, number):
+    logprobs = Logprobs([TokenLogprob(b"", -0.5, [(b"", -0.5)] * 10_000)])
+    endlessly(pipe, messages.Deltas([(number, logprobs)]))
+
+
+def attack_vectors(pipe, number):
+    endlessly(pipe, messages.Deltas([(number, Vector(0, b"x" * 10_000, 1))]))
+
+
+def attack_start(pipe, number):
+    pipe.send([messages.Started(number, -1)])
+
+
 def attack_calls(pipe, number):
     call = ToolCall(ToolFunction("f", {"a": "x" * 10_000}))
     endlessly(pipe, messages.Deltas([(number, messages.ToolCallDelta(call))]))
@@ -153,7 +178,7 @@ def attack_heartbeats(pipe, _number):
 
 
 def attack_answers(pipe, _number):
-    endlessly(pipe, *[messages.Tokens(-5, [1, 2, 3])] * 100)
+    endlessly(pipe, *[messages.Done(-5, "stop", Usage(), [1, 2, 3])] * 100)
 
 
 def attack_large(pipe, _number):

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ollama_async.core import errors
+from ollama_async.core.conversation import Detokenize
 from ollama_async.workers.load_spec import ResourceLimits
-from tests.integration.worker_harness import Events, new_client, start, submit
+from tests.integration.worker_harness import Events, new_client, perform, start, submit
 
 HERE = Path(__file__).parent
 DEADLINE_S = 60.0
@@ -71,6 +72,9 @@ def order(client, attack, *, number=1, num_predict=4):
         ("text", "sent more for request 1 than was requested"),
         ("empty text", "sent more for request 1 than was requested"),
         ("thoughts", "sent more for request 1 than was requested"),
+        ("logprobs", "sent more for request 1 than was requested"),
+        ("vectors", "sent a vector too many for request 1"),
+        ("start", "reports impossible numbers"),
         ("calls", "sent more for request 1 than was requested"),
         ("unsayable call", "invalid tool call"),
         ("other", "sent output for unknown request 2"),
@@ -80,7 +84,7 @@ def order(client, attack, *, number=1, num_predict=4):
         ("usage", "reports impossible numbers"),
         ("heartbeat", "reports a cache use of nan"),
         ("heartbeats", "too many messages that are no answers"),
-        ("answers", "too many messages that are no answers"),
+        ("answers", "ended unknown request -5"),
         ("large", "frame of 15728640 bytes"),
         ("invalid", "cannot be decoded: no message"),
     ],
@@ -167,7 +171,7 @@ async def test_a_worker_gets_no_more_memory_than_was_planned(monkeypatch, own):
 
 async def test_a_worker_is_the_one_to_be_killed_and_gains_no_rights():
     async with captured() as (client, _):
-        status = await client.calls.detokenize([1])
+        _, status = await perform(client, Detokenize([1]))
         score = oom_score(client.pid)
     assert "NoNewPrivs:\t1" in status
     assert score == min(oom_score("self") + 500, 1000)

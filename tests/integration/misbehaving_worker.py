@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from ollama_async.core.conversation import Usage
+from ollama_async.core.conversation import Detokenize, Inference, Tokenize, Usage
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.process_setup import attach
 
@@ -126,36 +126,40 @@ STARTS = {
 def serve(pipe, *, quits) -> None:
     while True:
         match pipe.receive(1.0):
-            case messages.Submit(id=number, task=inference):
-                word, _, rest = inference.prompt.raw.partition(" ")
+            case messages.Submit(id=number, task=task):
                 pipe.send([messages.Started(number)])
-                ORDERS[word](pipe, number, rest)
+                perform(pipe, number, task)
             case messages.Cancel(id=number):
                 pipe.send([messages.Done(number, "cancel", Usage())])
-            case messages.Tokenize(id=number, text=text):
-                tokenize(pipe, number, text)
-            case messages.Detokenize(id=number, tokens=[]):
-                pipe.send([messages.Failed(number, "bad_request", "no tokens")])
-            case messages.Detokenize(id=number):
-                pipe.send([messages.Text(number, json.dumps(self_portrait()))])
             case messages.Quit() if quits:
                 return
 
 
-def tokenize(pipe, number, text):
-    if text == "never":
-        return
-    if text == "wrong":
-        pipe.send([messages.Text(number, "")])
-        return
-    if text == "later":
-        time.sleep(PAUSE_S)
-    pipe.send([messages.Tokens(number, list(text.encode()))])
+def perform(pipe, number, task):
+    match task:
+        case Inference():
+            word, _, rest = task.prompt.raw.partition(" ")
+            ORDERS[word](pipe, number, rest)
+        case Tokenize():
+            tokens = list(task.text.encode())
+            pipe.send([messages.Done(number, "stop", Usage(), tokens)])
+        case Detokenize(tokens=[]):
+            pipe.send([messages.Failed(number, "bad_request", "no tokens")])
+        case Detokenize():
+            text = json.dumps(self_portrait())
+            pipe.send([messages.Deltas([(number, text)]), messages.Done(number, "stop", Usage())])
 
 
 def order_answer(pipe, number, _rest):
     done = messages.Done(number, "stop", Usage(1, 0, 2, 3, 4))
     pipe.send([messages.Deltas([(number, "hello")]), done])
+
+
+def order_nap(pipe, number, _rest):
+    """After the answer."""
+    pipe.send([messages.Done(number, "stop", Usage())])
+    time.sleep(PAUSE_S)
+    pipe.send([messages.Heartbeat(0, 0.0)])
 
 
 def order_wait(_pipe, _number, _rest):

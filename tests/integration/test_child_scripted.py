@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from ollama_async.core.conversation import Message, Prompt
+from ollama_async.core.conversation import Detokenize, Message, Prompt, Tokenize
 from ollama_async.core.errors import ContextExceeded, LoadFailed
 from ollama_async.queue.backend import Finish
-from tests.integration.worker_harness import Events, new_client, start, submit
+from tests.integration.worker_harness import Events, new_client, perform, start, submit
 from tests.unit.workers.harness import DEADLINE_S
 
 TICK = {"tokens": ["tick "], "repeat": True, "tokens_per_second": 50}
@@ -41,8 +41,9 @@ async def test_a_script_is_played_to_its_end(tmp_path):
     async with worker(tmp_path, {"tokens": "Once upon a time.", "slots": 2}) as (client, events):
         say(client, 1, count=-1)
         await events.until_so(lambda: events.ends)
-        assert await client.calls.tokenize("é") == [0xC3, 0xA9]
-        assert await client.calls.detokenize([0xC3, 0xA9]) == "é"
+        tokens, _ = await perform(client, Tokenize("é"))
+        _, text = await perform(client, Detokenize([0xC3, 0xA9]))
+        assert (tokens.context, tokens.usage.prompt, text) == ([0xC3, 0xA9], 2, "é")
 
     assert events.text(1) == "Once upon a time."
     assert events.ends[1].reason == "stop"

@@ -1,6 +1,5 @@
-"""What a ready worker process answers: requests and calls, and what it was given."""
+"""What a ready worker process answers, and what it was given."""
 
-import asyncio
 import json
 import os
 from pathlib import Path
@@ -8,31 +7,27 @@ from pathlib import Path
 import pytest
 
 from ollama_async.core import errors
-from tests.integration.worker_harness import ENVIRON, EventSink, submit
+from ollama_async.core.conversation import Detokenize, Tokenize
+from tests.integration.worker_harness import ENVIRON, EventSink, perform, submit, submit_task
 
 
-async def test_calls_are_answered_beside_requests(client):
+async def test_tasks_of_every_kind_are_done_beside_each_other(client):
     submit(client, 1, "wait")
-    assert await client.calls.tokenize("ab") == [97, 98]
-    with pytest.raises(errors.BadRequest, match="no tokens"):
-        await client.calls.detokenize([])
-    with pytest.raises(errors.EngineFailed, match="answered with Text"):
-        await client.calls.tokenize("wrong")
+    finish, text = await perform(client, Tokenize("ab"), 2)
+    assert (finish.reason, finish.context, text) == ("stop", [97, 98], "")
+    error, _ = await perform(client, Detokenize([]), 3)
+    assert isinstance(error, errors.BadRequest)
+    assert error.message == "no tokens"
 
 
-async def test_a_call_without_an_answer_ends_by_its_deadline(client):
-    with pytest.raises(errors.EngineFailed, match=r"did not answer in 0.05 s"):
-        await client.calls.tokenize("never", timeout_s=0.05)
-    assert await client.calls.tokenize("a") == [97]
-
-
-async def test_calls_fail_when_the_worker_dies(client, events):
-    asking = asyncio.create_task(client.calls.tokenize("never"))
-    await asyncio.sleep(0)
-    submit(client, 1, "exit 4")
+async def test_a_task_of_another_kind_ends_with_the_worker(client, events):
+    submit(client, 1, "wait")
+    submit(client, 2, "exit 4")
+    submit_task(client, 3, Tokenize("late"))
+    assert "exit status 4" in await events.until("lost")
+    assert set(client.requests) >= {1, 2, 3}, "the owner ends them"
     with pytest.raises(errors.WorkerDied, match="exit status 4"):
-        await asking
-    await events.until("lost")
+        submit_task(client, 4, Tokenize("later"))
 
 
 async def test_a_cancelled_request_ends_as_cancelled(client, events):
@@ -64,9 +59,10 @@ async def test_a_sink_that_raises_costs_only_its_own_text(client, events, caplog
 async def test_a_child_gets_its_own_descriptors_variables_and_session(client):
     canary = os.open("/dev/null", os.O_RDONLY)
     try:
-        portrait = json.loads(await client.calls.detokenize([1]))
+        _, text = await perform(client, Detokenize([1]))
     finally:
         os.close(canary)
+    portrait = json.loads(text)
     assert portrait["environ"] == {
         **ENVIRON,
         "GOMP_SPINCOUNT": "1000",

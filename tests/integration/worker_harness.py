@@ -69,7 +69,7 @@ class EventSink:
         self._events = events
         self._id = request_id
 
-    def started(self, _load_ns):
+    def started(self, _start):
         self._events.add("started", self._id)
 
     def text(self, text):
@@ -101,10 +101,21 @@ async def start(client, engine="answer", **settings):
 def submit(client, request_id, prompt, *, sink=None, num_predict=-1):
     """``prompt``: raw text, or a Prompt."""
     prompt = Prompt(raw=prompt) if isinstance(prompt, str) else prompt
-    inference = Inference(prompt, Sampling(num_predict=num_predict))
+    task = Inference(prompt, Sampling(num_predict=num_predict))
+    submit_task(client, request_id, task, sink=sink, num_predict=num_predict)
+
+
+def submit_task(client, request_id, task, *, sink=None, **fields):
     sink = sink or EventSink(client._owner, request_id)
-    fields = {"inference": inference, "num_predict": num_predict}
-    client.submit(SubmittedRequest(request_id, job("m", **fields), sink, lambda _: None))
+    client.submit(SubmittedRequest(request_id, job("m", task=task, **fields), sink, lambda _: None))
+
+
+async def perform(client, task, request_id=1000):
+    """The end of the task, and its text."""
+    events = Events()
+    submit_task(client, request_id, task, sink=EventSink(events, request_id))
+    await events.until_so(lambda: events.ends)
+    return events.ends[request_id], events.text(request_id)
 
 
 def is_alive(pid):

@@ -3,7 +3,15 @@
 import msgspec
 import pytest
 
-from ollama_async.core.conversation import Inference, Message, Prompt, Sampling, Usage
+from ollama_async.core.conversation import (
+    Detokenize,
+    Inference,
+    Message,
+    Prompt,
+    Sampling,
+    Tokenize,
+    Usage,
+)
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE
 from ollama_async.prompts.go_renderer import GoRenderer
@@ -13,14 +21,10 @@ from ollama_async.workers.child.preprocessor import Preprocessor, RequestPrepare
 from ollama_async.workers.child.prompt_encoder import TOO_LONG, BoundChatFormat
 from ollama_async.workers.messages import (
     Deltas,
-    Detokenize,
     Done,
     Failed,
     Started,
     Submit,
-    Text,
-    Tokenize,
-    Tokens,
 )
 
 BOS = 63
@@ -78,14 +82,14 @@ class Harness:
             RequestPreparer(self._engine, self.chat_format, limited), self.mailbox
         )
 
-    def ask_all(self, inference, number=1):
-        submit = Submit(number, inference)
+    def ask_all(self, task, number=1):
+        submit = Submit(number, task)
         self.preprocessor.put(submit)
         self.preprocessor.prepare(submit, is_quick=False)
         return self.mailbox.take()
 
-    def ask(self, inference, number=1):
-        (entry,) = self.ask_all(inference, number)
+    def ask(self, task, number=1):
+        (entry,) = self.ask_all(task, number)
         return entry
 
 
@@ -281,7 +285,7 @@ def test_the_parser_does_not_go_on_with_a_message_that_was_left_out(engine):
 def show(harness, prompt, sampling=None, **more):
     """The text, and how many tokens the model would read."""
     started, *pieces, done = harness.ask_all(request(prompt, sampling, renders_only=True, **more))
-    assert started == Started(1)
+    assert started == Started(1, done.usage.prompt)
     return "".join(text for piece in pieces for _, text in piece.items), done.usage.prompt
 
 
@@ -289,7 +293,7 @@ def test_a_prompt_is_shown_instead_of_answered(harness):
     shown = request(LONG, num_ctx=16, renders_only=True)
 
     assert harness.ask_all(shown) == [
-        Started(1),
+        Started(1, 6),
         Deltas([(1, "ggggg")]),
         Done(1, "stop", Usage(prompt=6)),
     ]
@@ -433,15 +437,24 @@ def test_an_empty_prompt_is_refused_where_there_is_no_bos(fake_engine):
     )
 
 
-def test_tokens_and_text(harness):
-    harness.preprocessor.put(Tokenize(-1, "^h", add_special=True))
-    harness.preprocessor.put(Detokenize(-2, [104, 0xC3]))
-    harness.preprocessor.put(Detokenize(-3, [60, 50]))
-    harness.preprocessor.close()
-    harness.preprocessor.run(is_quick=True)
+def test_a_text_has_its_tokens(harness):
+    tokens = [BOS, BOS, *ids("h")]
 
-    failed = Failed(-2, "bad_request", "context holds tokens that this model does not have")
-    assert harness.mailbox.take() == [Tokens(-1, [BOS, BOS, *ids("h")]), failed, Text(-3, "<2")]
+    assert harness.ask_all(Tokenize("^h", add_special=True)) == [
+        Started(1, 3),
+        Done(1, "stop", Usage(prompt=3), tokens),
+    ]
+    assert harness.ask_all(Tokenize("^h", parse_special=False))[-1].context == ids("^h")
+
+
+def test_tokens_have_their_text(harness):
+    done = Done(1, "stop", Usage())
+
+    assert harness.ask_all(Detokenize([60, 50])) == [Started(1), Deltas([(1, "<2")]), done]
+    assert harness.ask_all(Detokenize([])) == [Started(1), done]
+    assert harness.ask(Detokenize([104, 0xC3])) == Failed(
+        1, "bad_request", "context holds tokens that this model does not have"
+    )
 
 
 def test_a_fault_of_the_engine_costs_only_the_request(engine, capsys):

@@ -1,18 +1,24 @@
-"""Every message of protocol 5 and its frame in hexadecimal: header, blank, message.
+"""Every message of protocol 6 and its frame in hexadecimal: header, blank, message.
 
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
 
 from ollama_async.core.conversation import (
     ChatFormatSpec,
+    Detokenize,
+    Embedding,
     Inference,
+    Logprobs,
     Message,
     Prompt,
     Sampling,
     Thought,
+    Tokenize,
+    TokenLogprob,
     ToolCall,
     ToolFunction,
     Usage,
+    Vector,
 )
 from ollama_async.workers import messages as m
 
@@ -26,27 +32,30 @@ TOOLS = Prompt(
     tool_choice="required",
     chat_format=ChatFormatSpec("t", "r", "p", "n", "f", 7, "q"),
     model_messages=1,
+    parallel_tool_calls=False,
 )
 CALL = ToolCall(ToolFunction("f", {"b": 1, "a": [2.5]}, 1), "call_0")
 
 TO_CHILD = [
     (
-        m.Submit(7, Inference(CHAT, Sampling(seed=1, stop=["\n"]))),
+        m.Submit(
+            7, Inference(CHAT, Sampling(seed=1, stop=["\n"], logit_bias={5: -100.0}), logprobs=2)
+        ),
         (
-            "018c000000 "
-            "94a373756207979a9183a4726f6c65a475736572a7636f6e74656e74a26869a6696d6167657391c4"
-            "01ffc090c390c0a0a46175746f97a0a0a0a0a000a0009d01ff04cb3fe999999999999a28cb3feccc"
-            "cccccccccdcb0000000000000000cb3ff000000000000040cb3ff0000000000000cb000000000000"
-            "0000cb000000000000000091a10a00c3c2c0c2a0"
+            "019d000000 "
+            "94a37375620799a3696e669b9183a4726f6c65a475736572a7636f6e74656e74a26869a6696d6167"
+            "657391c401ffc090c390c0a0a46175746f97a0a0a0a0a000a000c39e01ff04cb3fe999999999999a"
+            "28cb3feccccccccccccdcb0000000000000000cb3ff000000000000040cb3ff0000000000000cb00"
+            "00000000000000cb000000000000000091a10a8105cbc05900000000000000c3c2c0c202a0"
         ),
     ),
     (
         m.Submit(7, Inference(RAW, Sampling(), num_ctx=2048, shift=False, returns_context=True)),
         (
-            "0170000000 "
-            "94a373756207979a90a1619201cd012cc390c0a0a46175746f97a0a0a0a0a000a0009dffff04cb3f"
-            "e999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000000000000040cb3ff000"
-            "0000000000cb0000000000000000cb000000000000000090cd0800c2c3c0c2a0"
+            "0177000000 "
+            "94a37375620799a3696e669b90a1619201cd012cc390c0a0a46175746f97a0a0a0a0a000a000c39e"
+            "ffff04cb3fe999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff0000000000000"
+            "40cb3ff0000000000000cb0000000000000000cb00000000000000009080cd0800c2c3c0c2ffa0"
         ),
     ),
     (
@@ -54,12 +63,12 @@ TO_CHILD = [
             7, Inference(TOOLS, Sampling(), format={"type": "object"}, renders_only=True), "c"
         ),
         (
-            "01ad000000 "
-            "94a373756207979a9182a4726f6c65a475736572a7636f6e74656e74a26869c090c39181a866756e"
-            "6374696f6e81a46e616d65a166a468696768a173a8726571756972656497a174a172a170a16ea166"
-            "07a171019dffff04cb3fe999999999999a28cb3feccccccccccccdcb0000000000000000cb3ff000"
-            "000000000040cb3ff0000000000000cb0000000000000000cb00000000000000009000c3c281a474"
-            "797065a66f626a656374c3a163"
+            "01b4000000 "
+            "94a37375620799a3696e669b9182a4726f6c65a475736572a7636f6e74656e74a26869c090c39181"
+            "a866756e6374696f6e81a46e616d65a166a468696768a173a8726571756972656497a174a172a170"
+            "a16ea16607a17101c29effff04cb3fe999999999999a28cb3feccccccccccccdcb00000000000000"
+            "00cb3ff000000000000040cb3ff0000000000000cb0000000000000000cb00000000000000009080"
+            "00c3c281a474797065a66f626a656374c3ffa163"
         ),
     ),
     (
@@ -67,12 +76,16 @@ TO_CHILD = [
         "0106000000 92a363616e07",
     ),
     (
-        m.Tokenize(-1, "a é"),
-        "010d000000 95a3746f6bffa46120c3a9c2c3",
+        m.Submit(7, Embedding(["a é", [1, 300]], "q", truncate=False, num_ctx=64)),
+        "011b000000 94a37375620795a3656d6292a46120c3a99201cd012ca171c240a0",
     ),
     (
-        m.Detokenize(-2, [1, 300]),
-        "010b000000 93a3646574fe9201cd012c",
+        m.Submit(7, Tokenize("a é")),
+        "0113000000 94a37375620794a3746f6ba46120c3a9c2c3a0",
+    ),
+    (
+        m.Submit(7, Detokenize([1, 300])),
+        "0111000000 94a37375620792a36465749201cd012ca0",
     ),
     (
         m.Quit(),
@@ -98,8 +111,8 @@ TO_PARENT = [
         "0113000000 93a26e6fab6c6f61645f6661696c6564a26e6f",
     ),
     (
-        m.Started(7),
-        "0105000000 92a2676f07",
+        m.Started(7, 300, 2),
+        "0109000000 94a2676f07cd012c02",
     ),
     (
         m.Deltas([(7, " a"), (300, "é")]),
@@ -114,20 +127,28 @@ TO_PARENT = [
         ),
     ),
     (
+        m.Deltas([(7, Logprobs([TokenLogprob(b"\xc3", -0.5, [(b"\xc3", -0.5), (b"a", -1.5)])]))]),
+        (
+            "0132000000 "
+            "92a17091920792a16c9193c401c3cbbfe00000000000009292c401c3cbbfe000000000000092c401"
+            "61cbbff8000000000000"
+        ),
+    ),
+    (
+        m.Deltas([(7, Vector(1, b"\x00\x00\x80?", 3))]),
+        "0111000000 92a17091920794a17601c4040000803f03",
+    ),
+    (
         m.Done(7, "length", Usage(1, 2, 3, 4, 5), [9], True),
-        "0117000000 96a4646f6e6507a66c656e6774689501020304059109c3",
+        "0118000000 97a4646f6e6507a66c656e6774689501020304059109c3a0",
+    ),
+    (
+        m.Done(7, "stop", Usage(), stop_string="\n"),
+        "0116000000 97a4646f6e6507a473746f7095000000000090c2a10a",
     ),
     (
         m.Failed(7, "engine_failed", "x"),
         "0117000000 94a46661696c07ad656e67696e655f6661696c6564a178",
-    ),
-    (
-        m.Tokens(-1, [1, 300]),
-        "010c000000 93a4746f6b73ff9201cd012c",
-    ),
-    (
-        m.Text(-2, "a"),
-        "0109000000 93a474657874fea161",
     ),
     (
         m.Heartbeat(1, 0.25),

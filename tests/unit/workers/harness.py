@@ -139,7 +139,7 @@ class RecordingSink:
 
     def __init__(self, has_sent=True):
         self.received = []
-        self.load_ns = None
+        self.start = None
         self.has_sent = has_sent
         self.finish = None
         self.error = None
@@ -149,8 +149,8 @@ class RecordingSink:
         self.received.append(event)
         self._changed.set()
 
-    def started(self, load_ns):
-        self.load_ns = load_ns
+    def started(self, start):
+        self.start = start
         self._record("started")
 
     def text(self, text):

@@ -6,22 +6,17 @@ Real processes are in ``tests/integration/test_worker_*.py``.
 from __future__ import annotations
 
 import asyncio
-import math
 
 import pytest
 
-from ollama_async.core.errors import BadRequest, EngineFailed, LoadFailed, WorkerDied
+from ollama_async.core.errors import BadRequest, LoadFailed, WorkerDied
 from ollama_async.workers.client import CRASH_TEXT, WorkerClient
 from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import (
-    Failed,
     Loading,
     Ready,
     Refused,
     Started,
-    Text,
-    Tokenize,
-    Tokens,
 )
 from ollama_async.workers.requests import SubmittedRequest
 from tests.unit.workers.harness import (
@@ -235,31 +230,3 @@ async def test_the_owner_gets_an_end_before_the_sink(ready, worker, owner):
     sink.finished = lambda finish: sink.received.append((finish.reason, list(owner.ended)))
     worker.answer(1)
     assert sink.received == ["started", ("stop", [1])]
-
-
-def last_call(worker):
-    return [message for message in worker.sent if isinstance(message, Tokenize)][-1].id
-
-
-async def test_calls_get_their_results_errors_and_timeouts(ready, worker):
-    calls = [asyncio.create_task(ready.calls.tokenize("a", timeout_s=math.inf)) for _ in range(3)]
-    await turns()
-    last = last_call(worker)
-    worker.deliver(Tokens(last, [1]), Failed(last + 1, "bad_request", "no"), Text(last + 2, "x"))
-    assert await calls[2] == [1]
-    with pytest.raises(BadRequest, match="no"):
-        await calls[1]
-    with pytest.raises(EngineFailed, match="answered with Text"):
-        await calls[0]
-    with pytest.raises(EngineFailed, match="did not answer in 0 s"):
-        await ready.calls.tokenize("a", timeout_s=0.0)
-    worker.deliver(Tokens(last_call(worker), [1]))
-    assert not worker.is_gone, "a late answer is no fault"
-
-
-async def test_calls_fail_with_the_worker(ready, worker):
-    calling = asyncio.create_task(ready.calls.tokenize("a"))
-    await turns()
-    worker.die()
-    with pytest.raises(WorkerDied, match="signal 9"):
-        await calling

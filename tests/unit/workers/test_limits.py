@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
+from ollama_async.core.conversation import (
+    Logprobs,
+    Thought,
+    TokenLogprob,
+    ToolCall,
+    ToolFunction,
+    Vector,
+)
 from ollama_async.workers import messages
 from ollama_async.workers.limits import (
     CHARACTERS_PER_TOKEN,
@@ -51,6 +58,9 @@ def test_text_is_bounded_by_the_requested_tokens(limits, asked, tokens):
         Thought("x" * 1000),
         ToolCallDelta(ToolCall(ToolFunction("", {}))),
         ToolCallDelta(ToolCall(ToolFunction("f", {"a": ["x"] * 100}))),
+        Logprobs([]),
+        Logprobs([TokenLogprob(b"x" * 1000, 0.0)]),
+        Logprobs([TokenLogprob(b"", 0.0, [(b"x" * 50, 0.0)] * 20)]),
     ],
 )
 def test_every_kind_of_delta_is_counted(limits, delta):
@@ -74,6 +84,33 @@ def test_output_limits_are_per_request(limits):
         limits.spend([(2, "x")])
 
 
+def test_logprobs_of_whole_vocabularies_are_counted(limits):
+    limits.begin(1, 0)
+    limits.spend([(1, Logprobs([TokenLogprob(b"", 0.0, [(b"", 0.0)] * 8000)]))])
+    with pytest.raises(ProtocolViolation):
+        limits.spend([(1, Logprobs([TokenLogprob(b"", 0.0, [(b"", 0.0)] * 8000)]))])
+
+
+def test_a_request_gets_as_many_vectors_as_it_has_inputs(limits):
+    limits.begin(1, 0, vectors=2)
+    limits.begin(2, 0)
+    limits.spend([(1, Vector(0, b"x" * 100_000, 1)), (1, Vector(1, b"", 1))])
+    for number in (1, 2):
+        with pytest.raises(ProtocolViolation, match=f"a vector too many for request {number}"):
+            limits.spend([(number, Vector(0, b"", 1))])
+    limits.end(1)
+    limits.begin(1, 0)
+    with pytest.raises(ProtocolViolation, match="a vector too many"):
+        limits.spend([(1, Vector(0, b"", 1))])
+
+
+@pytest.mark.parametrize("numbers", [(-1, 0), (0, -1), (1 << 63, 0)])
+def test_a_start_with_impossible_numbers_is_a_violation(limits, numbers):
+    limits.begin(1, 0)
+    with pytest.raises(ProtocolViolation, match="impossible numbers"):
+        limits.start(messages.Started(1, *numbers))
+
+
 @given(st.lists(st.tuples(st.sampled_from(["begin", "start", "spend", "end"]), st.integers(1, 3))))
 def test_a_request_begins_starts_once_and_ends_once(history):
     limits, living, started = OutputLimits(CONTEXT), set(), set()
@@ -86,7 +123,7 @@ def test_a_request_begins_starts_once_and_ends_once(history):
         is_right = number in living and not (act == "start" and number in started)
         try:
             if act == "start":
-                limits.start(number)
+                limits.start(messages.Started(number))
                 started.add(number)
             elif act == "spend":
                 limits.spend([(number, "x")])
@@ -145,7 +182,7 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
 @pytest.mark.parametrize(
     ("hello", "text"),
     [
-        (messages.Hello(messages.PROTOCOL + 1, 42, 7), "uses protocol 6, this server 5"),
+        (messages.Hello(messages.PROTOCOL + 1, 42, 7), "uses protocol 7, this server 6"),
         (messages.Hello(messages.PROTOCOL, 43, 7), "generation 7, pid 43"),
         (messages.Hello(messages.PROTOCOL, 42, 6), "generation 6, pid 42"),
     ],

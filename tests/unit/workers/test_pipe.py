@@ -8,6 +8,7 @@ import threading
 import pytest
 import uvloop
 
+from ollama_async.core.conversation import Tokenize
 from ollama_async.workers import frames, messages
 from ollama_async.workers.child.pipe import ChildPipe, PipeClosed
 from ollama_async.workers.doorbell import BlockingDoorbellReader, DoorbellReader, DoorbellWriter
@@ -126,7 +127,11 @@ def conforming(request, run):
 
 
 def texts(count, size=10):
-    return [messages.Text(number, "x" * size) for number in range(count)]
+    return [text(number, "x" * size) for number in range(count)]
+
+
+def text(number, text):
+    return messages.Deltas([(number, text)])
 
 
 async def receive_all(child, count):
@@ -139,7 +144,7 @@ async def receive_all(child, count):
 def test_messages_arrive_both_ways_in_order(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
-        sent = [messages.Cancel(1), messages.Tokenize(-1, "é"), messages.Quit()]
+        sent = [messages.Cancel(1), messages.Submit(1, Tokenize("é")), messages.Quit()]
         parent.send(sent[0])
         parent.send(*sent[1:])
         assert await receive_all(child, 3) == sent
@@ -153,8 +158,8 @@ def test_messages_arrive_both_ways_in_order(conforming):
 def test_frames_larger_than_the_ring_are_sent_in_parts(conforming):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
-        request = messages.Tokenize(-1, "x" * 1500)
-        answer = messages.Text(1, "y" * 1500)
+        request = messages.Submit(1, Tokenize("x" * 1500))
+        answer = text(1, "y" * 1500)
         parent.send(request)
         assert await receive_all(child, 1) == [request]
         await asyncio.to_thread(child.send, [answer])
@@ -168,15 +173,15 @@ def test_several_threads_send_and_each_keeps_its_order(conforming):
         parent.open(listener.received, listener.broken)
 
         def send(number):
-            for text in range(10):
-                child.send([messages.Text(number, str(text)), messages.Text(number, "again")])
+            for word in range(10):
+                child.send([text(number, str(word)), text(number, "again")])
 
         await asyncio.gather(*(asyncio.to_thread(send, number) for number in range(3)))
-        received = await listener.at_least(60)
+        received = [message.items[0] for message in await listener.at_least(60)]
         for number in range(3):
-            mine = [message.text for message in received if message.id == number]
-            assert mine == [word for text in range(10) for word in (str(text), "again")]
-        assert all(a.id == b.id for a, b in zip(received[::2], received[1::2], strict=True))
+            mine = [text for each, text in received if each == number]
+            assert mine == [text for word in range(10) for text in (str(word), "again")]
+        assert all(a[0] == b[0] for a, b in zip(received[::2], received[1::2], strict=True))
 
     conforming(scenario)
 
@@ -260,9 +265,9 @@ def test_a_message_over_the_limit_is_not_sent(conforming, monkeypatch):
     async def scenario(parent, child, listener):
         parent.open(listener.received, listener.broken)
         with pytest.raises(frames.FrameTooLarge):
-            parent.send(messages.Cancel(1), messages.Tokenize(-1, "x" * 100))
+            parent.send(messages.Cancel(1), messages.Submit(1, Tokenize("x" * 100)))
         with pytest.raises(frames.FrameTooLarge):
-            child.send([messages.Started(1), messages.Text(-1, "x" * 100)])
+            child.send([messages.Started(1), text(1, "x" * 100)])
         parent.send(messages.Cancel(2))
         assert await receive_all(child, 1) == [messages.Cancel(2)]
         await asyncio.to_thread(child.send, [messages.Started(2)])

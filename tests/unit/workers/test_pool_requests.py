@@ -22,7 +22,7 @@ async def test_a_request_loads_runs_and_ends():
         [request_id] = worker.submitted
         worker.answer(request_id, "Hel", "lo")
         assert sink.received == ["started", "Hel", "lo", "stop"]
-        assert sink.load_ns > 0
+        assert sink.start.load_ns > 0
         assert sink.finish.usage.answer == 2
         assert sink.finish.context == [7]
         assert it.observer.notes == [("loaded", "a:latest", "ok"), ("waited", "a:latest")]
