@@ -401,6 +401,18 @@ class ProcessModelResponse(msgspec.Struct, kw_only=True):
     context_length: int
 
 
+class VersionResponse(msgspec.Struct):
+    version: str
+
+
+class ListResponse(msgspec.Struct):
+    models: list[ListModelResponse]
+
+
+class ProcessResponse(msgspec.Struct):
+    models: list[ProcessModelResponse]
+
+
 class ErrorResponse(msgspec.Struct):
     error: str
 

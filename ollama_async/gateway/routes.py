@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from aiohttp import web
 
+from ollama_async.gateway import openapi
 from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
 from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
 from ollama_async.gateway.concurrency import own_threads
@@ -42,6 +43,8 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/api/delete", models.delete),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),
+    Route("GET", "/openapi.json", openapi.openapi),
+    Route("GET", "/docs", openapi.docs),
 )
 
 

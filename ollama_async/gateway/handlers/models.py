@@ -103,7 +103,7 @@ def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
         )
         for model in catalog.complete_list(found)
     ]
-    return encode.to_json({"models": rows})
+    return encode.to_json(ollama.ListResponse(rows))
 
 
 # -- show ---------------------------------------------------------------------------------------

@@ -25,14 +25,14 @@ async def root(_request: web.Request) -> web.Response:
 
 
 async def version(_request: web.Request) -> web.Response:
-    return json_response(encode.to_json({"version": OLLAMA_VERSION}))
+    return json_response(encode.to_json(ollama.VersionResponse(OLLAMA_VERSION)))
 
 
 async def ps(request: web.Request) -> web.Response:
     """Loaded models, the latest expiry first (to the second, as Ollama sorts)."""
     loaded = request.app[DEPENDENCIES].backend.snapshot().loaded
     loaded = sorted(loaded, key=lambda model: -min(model.expires_at, _FOREVER_S) // 1)
-    return json_response(encode.to_json({"models": [_row(model) for model in loaded]}))
+    return json_response(encode.to_json(ollama.ProcessResponse([_row(model) for model in loaded])))
 
 
 async def metrics(request: web.Request) -> web.Response:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import secrets
 from enum import Enum
-from typing import Any
+
+import msgspec
 
 from ollama_async.api import encode, ollama
 from ollama_async.core.errors import ContextExceeded, ServerError
@@ -41,30 +42,52 @@ def protocol_of(path: str) -> Protocol:
     return Protocol.OPENAI if path == "/v1" or path.startswith("/v1/") else Protocol.OLLAMA
 
 
+class OpenAIError(msgspec.Struct):
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAIErrorResponse(msgspec.Struct):
+    error: OpenAIError
+
+
+class AnthropicError(msgspec.Struct):
+    type: str
+    message: str
+
+
+class AnthropicErrorResponse(msgspec.Struct):
+    type: str
+    error: AnthropicError
+    request_id: str
+
+
+ERRORS: dict[Protocol, type[msgspec.Struct]] = {
+    Protocol.OLLAMA: ollama.ErrorResponse,
+    Protocol.OPENAI: OpenAIErrorResponse,
+    Protocol.ANTHROPIC: AnthropicErrorResponse,
+}
+
+
 def error_body(protocol: Protocol, error: ServerError) -> bytes:
     """One JSON object. Messages may quote headers, whose bytes may not be UTF-8."""
     message = error.message.encode(errors="replace").decode()
     if protocol is Protocol.OPENAI:
-        return encode.to_json({"error": openai_error(error, message)})
+        return encode.to_json(OpenAIErrorResponse(openai_error(error, message)))
     if protocol is Protocol.ANTHROPIC:
         return encode.to_json(anthropic_error(error, message))
     return encode.to_json(ollama.ErrorResponse(message))
 
 
-def openai_error(error: ServerError, message: str) -> dict[str, Any]:
+def openai_error(error: ServerError, message: str) -> OpenAIError:
     kind = "invalid_request_error" if error.status < 500 else "api_error"
-    return {
-        "message": message,
-        "type": _OPENAI_TYPES.get(error.status, kind),
-        "param": None,
-        "code": CONTEXT_CODE if isinstance(error, ContextExceeded) else None,
-    }
+    code = CONTEXT_CODE if isinstance(error, ContextExceeded) else None
+    return OpenAIError(message, _OPENAI_TYPES.get(error.status, kind), code=code)
 
 
-def anthropic_error(error: ServerError, message: str) -> dict[str, Any]:
+def anthropic_error(error: ServerError, message: str) -> AnthropicErrorResponse:
     kind = "invalid_request_error" if error.status < 500 else "api_error"
-    return {
-        "type": "error",
-        "error": {"type": _ANTHROPIC_TYPES.get(error.status, kind), "message": message},
-        "request_id": f"req_{secrets.token_hex(12)}",
-    }
+    shown = AnthropicError(_ANTHROPIC_TYPES.get(error.status, kind), message)
+    return AnthropicErrorResponse("error", shown, f"req_{secrets.token_hex(12)}")

@@ -1,0 +1,231 @@
+"""``/openapi.json``: the description of every route (OpenAPI 3.1), generated from the Structs that
+decode requests and encode answers, and the page ``/docs`` that shows it.
+
+:data:`OPERATIONS` says what a route takes and gives; a test compares it with the route table.
+Bodies may have fields that are not described: as in Ollama, they are ignored.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from ollama_async import __version__
+from ollama_async.api import encode, ollama
+from ollama_async.gateway.response_formats import NDJSON_TYPE, SSE_TYPE
+from ollama_async.gateway.response_formats.errors import ERRORS, protocol_of
+from ollama_async.gateway.responses import json_response
+
+_PATTERN = re.compile(r"{(\w+):[^/]*}")
+"""A part of a path with the expression that it matches."""
+
+_PAGE = "openapi.html"
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+}
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route takes and gives. Types are those that msgspec knows; None: no body.
+
+    ``request``: the JSON body, with at least the fields ``required``. ``answer``: the JSON body of
+    an answer with ``status``. ``stream``: one object of a streamed answer; ``events``: one event.
+    ``text``: the media type of an answer that is not JSON.
+    """
+
+    tag: str
+    summary: str
+    request: Any = None
+    required: tuple[str, ...] = ()
+    upload: str = ""
+    answer: Any = None
+    stream: Any = None
+    events: Any = None
+    text: str = ""
+    status: int = 200
+
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/"): Operation(tag="server", summary="Whether the server runs", text="text/plain"),
+    ("GET", "/api/version"): Operation(
+        tag="server",
+        summary="The Ollama release whose behaviour is matched",
+        answer=ollama.VersionResponse,
+    ),
+    ("GET", "/healthz"): Operation(
+        tag="server", summary="Whether requests are accepted", answer=dict[str, Any]
+    ),
+    ("GET", "/metrics"): Operation(
+        tag="server", summary="Metrics for Prometheus", text="text/plain"
+    ),
+    ("GET", "/openapi.json"): Operation(
+        tag="server", summary="This description", answer=dict[str, Any]
+    ),
+    ("GET", "/docs"): Operation(
+        tag="server", summary="A page that shows this description", text="text/html"
+    ),
+    ("GET", "/api/tags"): Operation(
+        tag="models", summary="The models in the store", answer=ollama.ListResponse
+    ),
+    ("GET", "/api/ps"): Operation(
+        tag="models", summary="The models in memory", answer=ollama.ProcessResponse
+    ),
+    ("POST", "/api/show"): Operation(
+        tag="models",
+        summary="Everything about a model",
+        request=ollama.ShowRequest,
+        required=("model",),
+        answer=ollama.ShowResponse,
+    ),
+    ("POST", "/api/create"): Operation(
+        tag="models",
+        summary="Make a model from files or from another model",
+        request=ollama.CreateRequest,
+        required=("model",),
+        stream=ollama.ProgressStatus,
+    ),
+    ("POST", "/api/copy"): Operation(
+        tag="models",
+        summary="Give a model a second name",
+        request=ollama.CopyRequest,
+        required=("source", "destination"),
+    ),
+    ("DELETE", "/api/delete"): Operation(
+        tag="models",
+        summary="Remove a model",
+        request=ollama.DeleteRequest,
+        required=("model",),
+    ),
+    ("POST", "/api/blobs/{digest}"): Operation(
+        tag="models",
+        summary="Upload a file",
+        upload="application/octet-stream",
+        status=201,
+    ),
+    ("HEAD", "/api/blobs/{digest}"): Operation(tag="models", summary="Whether a file exists"),
+    ("POST", "/api/pull"): Operation(
+        tag="models",
+        summary="Fetch a model from a registry",
+        request=ollama.PullRequest,
+        required=("model",),
+        stream=ollama.ProgressStatus,
+    ),
+    ("POST", "/api/push"): Operation(
+        tag="models",
+        summary="Send a model to its registry",
+        request=ollama.PushRequest,
+        required=("model",),
+        stream=ollama.ProgressStatus,
+    ),
+    ("POST", "/api/generate"): Operation(
+        tag="ollama",
+        summary="Continue a prompt",
+        request=ollama.GenerateRequest,
+        required=("model",),
+        answer=ollama.GenerateResponse,
+        stream=ollama.GenerateResponse,
+    ),
+    ("POST", "/api/chat"): Operation(
+        tag="ollama",
+        summary="Answer a conversation",
+        request=ollama.ChatRequest,
+        required=("model",),
+        answer=ollama.ChatResponse,
+        stream=ollama.ChatResponse,
+    ),
+}
+
+
+async def openapi(_request: web.Request) -> web.Response:
+    return json_response(_document())
+
+
+async def docs(_request: web.Request) -> web.Response:
+    return web.Response(text=_page(), content_type="text/html", headers=_PAGE_HEADERS)
+
+
+@cache
+def _document() -> bytes:
+    return encode.to_json(describe())
+
+
+@cache
+def _page() -> str:
+    return files(__package__).joinpath(_PAGE).read_text(encoding="utf-8")
+
+
+def describe() -> dict[str, Any]:
+    """The whole document."""
+    kinds = {
+        kind
+        for operation in OPERATIONS.values()
+        for kind in (operation.request, operation.answer, operation.stream, operation.events)
+        if kind is not None
+    }
+    ordered = sorted(kinds | set(ERRORS.values()), key=repr)
+    schemas, components = msgspec.json.schema_components(
+        ordered, ref_template="#/components/schemas/{name}"
+    )
+    of_kind = dict(zip(ordered, schemas, strict=True))
+    for schema in components.values():
+        schema.pop("additionalProperties", None)  # unknown fields are ignored
+    paths: dict[str, dict[str, Any]] = {}
+    for (method, path), operation in OPERATIONS.items():
+        shown = _PATTERN.sub(r"{\1}", path)
+        paths.setdefault(shown, {})[method.lower()] = _operation(shown, operation, of_kind)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "ollama_async",
+            "version": __version__,
+            "description": "A server for every Ollama client, built for many concurrent users.",
+        },
+        "servers": [{"url": "/"}],
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _operation(path: str, operation: Operation, of_kind: dict[Any, Any]) -> dict[str, Any]:
+    content = {}
+    if operation.answer is not None:
+        content["application/json"] = {"schema": of_kind[operation.answer]}
+    if operation.stream is not None:
+        content[NDJSON_TYPE] = {"schema": of_kind[operation.stream]}
+        content.setdefault("application/json", {"schema": of_kind[operation.stream]})
+    if operation.events is not None:
+        content[SSE_TYPE] = {"schema": of_kind[operation.events]}
+    if operation.text:
+        content[operation.text] = {"schema": {"type": "string"}}
+    done = {"description": "success", **({"content": content} if content else {})}
+    failed = {"schema": of_kind[ERRORS[protocol_of(path)]]}
+    described: dict[str, Any] = {
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "responses": {
+            str(operation.status): done,
+            "default": {"description": "an error", "content": {"application/json": failed}},
+        },
+    }
+    if names := re.findall(r"{(\w+)}", path):
+        described["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    if operation.upload:
+        body = {operation.upload: {"schema": {"type": "string", "format": "binary"}}}
+        described["requestBody"] = {"required": True, "content": body}
+    elif operation.request is not None:
+        schema = of_kind[operation.request]
+        if operation.required:
+            schema = {"allOf": [schema, {"required": list(operation.required)}]}
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema}},
+        }
+    return described
