@@ -4,7 +4,8 @@ Field names are matched without regard to case, ``null`` is absent, unknown fiel
 errors are made from a Struct's annotations. Its name is that of Go's type, and ``Meta(extra={"go":
 …})`` says where Go's name of a field's type differs. A Struct checks its own values in
 ``__post_init__`` and raises ``ValueError``; a field with ``Meta(extra={"raw": True})`` is checked
-only there.
+only there. A union takes values of each of its types; Go's programs check such a field themselves,
+so ``Meta(extra={"mismatch": "… %s"})`` has the text of its error, with Go's type of the value.
 """
 
 from __future__ import annotations
@@ -46,14 +47,17 @@ def unmarshal(value: Any, kind: type[T]) -> T:
 class _Type(msgspec.Struct, frozen=True):
     """How to read values of one type. ``go`` is Go's name of it.
 
-    ``convert`` gets values of the Python type ``json``; None: every value is taken as it is.
+    ``convert`` gets values of the Python types ``json``; none: every value is taken as it is.
     ``zero`` makes what Go leaves where ``null`` stands in a list, or a value of a wrong type.
+    ``members``: those of a union, whose other fields are those of the first one.
     """
 
     go: str
-    json: type | None
+    json: tuple[type, ...]
     convert: Callable[[_Reading, Any], Any]
     zero: Callable[[], Any]
+    members: tuple[_Type, ...] = ()
+    mismatch: str = ""
 
 
 class _Reading:
@@ -66,13 +70,18 @@ class _Reading:
 
     def read(self, kind: _Type, value: Any) -> Any:
         """``value`` as ``kind``. The zero value replaces one of a wrong type."""
-        if kind.json is None:
+        if not kind.json:
             return value
-        is_right_type = type(value) is kind.json
-        if is_right_type and (kind.json is not int or -(2**63) <= value < 2**63):
+        for member in kind.members:
+            if type(value) in member.json:
+                return self.read(member, value)
+        is_right_type = type(value) in kind.json
+        if is_right_type and (kind.json != _INT or -(2**63) <= value < 2**63):
             return kind.convert(self, value)
+        if kind.mismatch:
+            raise BadRequest(kind.mismatch % _GO_TYPES[type(value)])
         found = _JSON_NAMES[type(value)]
-        if kind.json is int and (is_right_type or type(value) is float):
+        if kind.json == _INT and (is_right_type or type(value) is float):
             found += f" {value!r}"
         place = f"struct field {self.root}.{'.'.join(self.path)}" if self.path else "value"
         self.fail(f"json: cannot unmarshal {found} into Go {place} of type {kind.go}")
@@ -85,6 +94,7 @@ class _Reading:
         self.error = self.error or text
 
 
+_INT = (int,)
 _JSON_NAMES = {
     str: "string",
     bool: "bool",
@@ -93,6 +103,15 @@ _JSON_NAMES = {
     list: "array",
     dict: "object",
 }
+_GO_TYPES = {
+    str: "string",
+    bool: "bool",
+    int: "float64",
+    float: "float64",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+}
+"""Of values in an ``interface {}``."""
 
 
 @cache
@@ -122,27 +141,35 @@ def _type_of_struct(kind: type[msgspec.Struct]) -> _Type:
         except ValueError as reason:  # the Struct's own check; Go stops there, too
             raise BadRequest(str(reason)) from None
 
-    return _Type(f"api.{kind.__name__}", dict, convert, kind)
+    parent, _, module = kind.__module__.rpartition(".")
+    package = module if parent.endswith(".api") and module != "ollama" else "api"
+    return _Type(f"{package}.{kind.__name__}", (dict,), convert, kind)
 
 
 def _type_of(described: inspect.Type, go: str = "") -> _Type:
     """The type that msgspec describes, under the name ``go`` or Go's usual one.
 
-    Unions are ``T | None``, where None is the zero value.
+    None is the zero value of unions with it.
     """
     if isinstance(described, inspect.Metadata):
         extra = described.extra or {}
-        return _ANY if extra.get("raw") else _type_of(described.type, extra.get("go", ""))
+        inner = _ANY if extra.get("raw") else _type_of(described.type, extra.get("go", ""))
+        return msgspec.structs.replace(inner, mismatch=extra.get("mismatch", ""))
     if isinstance(described, inspect.UnionType):
-        (one,) = (each for each in described.types if not isinstance(each, inspect.NoneType))
-        return msgspec.structs.replace(_type_of(one), zero=lambda: None)
+        members = [
+            _type_of(each) for each in described.types if not isinstance(each, inspect.NoneType)
+        ]
+        first = msgspec.structs.replace(members[0], zero=lambda: None)
+        return (
+            first if len(members) == 1 else msgspec.structs.replace(first, members=tuple(members))
+        )
     if isinstance(described, inspect.StructType):
         return _type_of_struct(described.cls)
     if isinstance(described, inspect.ListType):
         item = _type_of(described.item_type)
         return _Type(
             go or f"[]{item.go}",
-            list,
+            (list,),
             lambda reading, value: [reading.element(item, each) for each in value],
             list,
         )
@@ -150,7 +177,7 @@ def _type_of(described: inspect.Type, go: str = "") -> _Type:
         item = _type_of(described.value_type)
         return _Type(
             go or f"map[string]{item.go}",
-            dict,
+            (dict,),
             lambda reading, value: {key: reading.element(item, value[key]) for key in value},
             dict,
         )
@@ -166,13 +193,14 @@ def _bytes(reading: _Reading, value: str) -> bytes:
         return b""
 
 
-_ANY = _Type("interface {}", None, lambda _, value: value, lambda: None)
+_ANY = _Type("interface {}", (), lambda _, value: value, lambda: None)
 _SCALARS = {
     inspect.AnyType: _ANY,
-    inspect.StrType: _Type("string", str, _ANY.convert, str),
-    inspect.BoolType: _Type("bool", bool, _ANY.convert, bool),
-    inspect.IntType: _Type("int", int, _ANY.convert, int),
-    inspect.BytesType: _Type("[]uint8", str, _bytes, bytes),
+    inspect.StrType: _Type("string", (str,), _ANY.convert, str),
+    inspect.BoolType: _Type("bool", (bool,), _ANY.convert, bool),
+    inspect.IntType: _Type("int", _INT, _ANY.convert, int),
+    inspect.FloatType: _Type("float64", (float, int), lambda _, value: float(value), float),
+    inspect.BytesType: _Type("[]uint8", (str,), _bytes, bytes),
 }
 
 
