@@ -14,7 +14,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Any
@@ -45,6 +45,15 @@ def to_event(value: object, name: str = "") -> bytes:
     """One server-sent event, with a name if there is one."""
     head = f"event: {name}\n".encode() if name else b""
     return b"%bdata: %b\n\n" % (head, to_json(value))
+
+
+def list_pieces(items: Iterable[bytes]) -> Iterator[bytes]:
+    """A JSON list of ``items``, which are JSON already."""
+    before = b"["
+    for item in items:
+        yield before + item
+        before = b","
+    yield b"[]" if before == b"[" else b"]"
 
 
 def utc(nanoseconds: int) -> str:
@@ -105,7 +114,7 @@ class LongParts:
     """
 
     def __init__(self) -> None:
-        self._parts: dict[bytes, str | list[Any]] = {}
+        self._parts: dict[bytes, str | list[Any] | Iterable[bytes]] = {}
 
     def text(self, text: str) -> str:
         """A placeholder for ``text`` within a string; a short text itself."""
@@ -116,6 +125,10 @@ class LongParts:
         if isinstance(value, list) and len(value) > GROUP_SIZE:
             return msgspec.Raw(self._replace(value).encode())
         return self.text(value) if isinstance(value, str) else value
+
+    def encoded(self, pieces: Iterable[bytes]) -> Any:
+        """A placeholder for a value that is the JSON in ``pieces``."""
+        return msgspec.Raw(self._replace(pieces).encode())
 
     def to_json(self, answer: object, limit_bytes: int) -> bytearray:
         """``answer`` as one compact JSON value, with the parts in place of their placeholders.
@@ -129,7 +142,7 @@ class LongParts:
                 raise ServerError(f"the answer is over the limit of {limit_bytes} bytes")
         return whole
 
-    def _replace(self, part: str | list[Any]) -> str:
+    def _replace(self, part: str | list[Any] | Iterable[bytes]) -> str:
         placeholder = secrets.token_hex(16)
         self._parts[placeholder.encode()] = part
         return placeholder
@@ -141,13 +154,15 @@ class LongParts:
             if part is None:
                 yield word
             elif isinstance(part, str):
-                yield from _text_pieces(part)
-            else:
+                yield from text_pieces(part)
+            elif isinstance(part, list):
                 yield from _list_pieces(part)
+            else:
+                yield from part
 
 
-def _text_pieces(text: str) -> Iterator[bytes]:
-    """Without the quotes."""
+def text_pieces(text: str) -> Iterator[bytes]:
+    """A string in JSON, without the quotes."""
     for start in range(0, len(text), LONG_TEXT_CHARACTERS):
         yield to_json(text[start : start + LONG_TEXT_CHARACTERS])[1:-1]
 
@@ -161,7 +176,7 @@ def _list_pieces(values: list[Any]) -> Iterator[bytes]:
                 yield before
                 if isinstance(each, str):
                     yield b'"'
-                    yield from _text_pieces(each)
+                    yield from text_pieces(each)
                     yield b'"'
                 else:
                     yield to_json(each)

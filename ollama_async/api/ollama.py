@@ -8,7 +8,6 @@ response are always written, the others only when they differ from the default.
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Annotated, Any, ClassVar, Required, TypedDict
 
 import msgspec
@@ -82,7 +81,7 @@ class _Inference(_Streaming, kw_only=True):
 
     def __post_init__(self) -> None:
         parse_keep_alive(self.keep_alive)
-        check_think(self.think)
+        _check_think(self.think)
 
     @property
     def keep_alive_s(self) -> float | None:
@@ -107,6 +106,32 @@ class ChatRequest(_Inference, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tools(self.tools)
+
+
+class EmbedRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``/api/embed``. ``dimensions``: 0 or more than the model has means all."""
+
+    model: str = ""
+    input: Annotated[str | list[str] | None, Meta(extra={"raw": True})] = None
+    keep_alive: KeepAlive = None
+    truncate: bool | None = None
+    dimensions: Int = 0
+    options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        parse_keep_alive(self.keep_alive)
+
+
+class EmbeddingRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``/api/embeddings``, the older form."""
+
+    model: str = ""
+    prompt: str = ""
+    keep_alive: KeepAlive = None
+    options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        parse_keep_alive(self.keep_alive)
 
 
 class _Short(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -207,7 +232,7 @@ def parse_keep_alive(value: Any) -> float | None:
     return float(value)
 
 
-def check_think(value: object) -> None:
+def _check_think(value: object) -> None:
     """:raises ValueError: with Ollama's text."""
     if isinstance(value, str) and value not in conversation.THINK_LEVELS:
         shown = value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
@@ -236,20 +261,18 @@ class _Tool(msgspec.Struct):
     function: ToolFunction | None = None
 
 
-def check_tools(tools: list[dict[str, Any]], request: str = "ChatRequest") -> None:
+_ToolsOfRequest = msgspec.defstruct("ChatRequest", [("tools", list[_Tool], [])])
+
+
+def check_tools(tools: list[dict[str, Any]]) -> None:
     """Check the types of what renderers read; all else in a tool is passed on unchecked.
 
-    :raises BadRequest: with Go's text, which has the name of the request.
+    :raises BadRequest: with Go's text.
     """
     try:
         msgspec.convert(tools, list[_Tool])
     except msgspec.ValidationError:
-        unmarshal({"tools": tools}, _tools_of(request))
-
-
-@cache
-def _tools_of(request: str) -> type[msgspec.Struct]:
-    return msgspec.defstruct(request, [("tools", list[_Tool], [])])
+        unmarshal({"tools": tools}, _ToolsOfRequest)
 
 
 # --------------------------------------------------------------------------- responses
@@ -332,6 +355,20 @@ class ChatResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     prompt_eval_duration: int = 0
     eval_count: int = 0
     eval_duration: int = 0
+
+
+class EmbedResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Durations in nanoseconds; ``prompt_eval_count``: tokens of all inputs."""
+
+    model: str
+    embeddings: list[list[float]]
+    total_duration: int = 0
+    load_duration: int = 0
+    prompt_eval_count: int = 0
+
+
+class EmbeddingResponse(msgspec.Struct):
+    embedding: list[float]
 
 
 class ModelDetails(msgspec.Struct, omit_defaults=True, kw_only=True):

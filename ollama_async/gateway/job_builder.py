@@ -230,9 +230,8 @@ def _job(
     prompt: Prompt | None,
     extras: Extras,
 ) -> Job:
-    if missing := model.summary.missing_part:  # no worker would survive it
-        raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
-    options = _options(request, model)
+    check_loadable(model)
+    options = options_in_force(request.options, model)
     inference = None
     if prompt is not None:
         inference = Inference(
@@ -256,18 +255,28 @@ def _job(
     )
 
 
-def _options(request: GenerateRequest | ChatRequest, model: Model) -> Options:
-    if unknown := unknown_parameters(request.options):
+def options_in_force(requested: dict[str, Any], model: Model) -> Options:
+    """The model's parameters with the request's options in their place.
+
+    :raises ServerError: an option has the wrong type (500, as in Ollama) or value (400).
+    """
+    if unknown := unknown_parameters(requested):
         shown = [name[:_SHOWN_CHARACTERS] for name in unknown[:_SHOWN_NAMES]]
         _log.warning("invalid option provided: %.200r", shown)
-    if left_out := sorted(SHARED & request.options.keys()):
+    if left_out := sorted(SHARED & requested.keys()):
         _log.info("left out, since only a model may set it: %s", left_out)
     try:
-        return merge(model.parameters, request.options)
+        return merge(model.parameters, requested)
     except WrongOptionType as error:
         raise ServerError(str(error)) from None
     except OptionOutOfRange as error:
         raise BadRequest(str(error)) from None
+
+
+def check_loadable(model: Model) -> None:
+    """:raises LoadFailed: no worker would survive the model's file."""
+    if missing := model.summary.missing_part:
+        raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
 
 
 def target_of(model: Model) -> Target:

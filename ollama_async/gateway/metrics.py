@@ -15,10 +15,10 @@ import secrets
 import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
@@ -30,8 +30,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.process_collector import ProcessCollector
 
-from ollama_async.gateway.response_stream import ResponseStream
-from ollama_async.queue.backend import Finish, Snapshot
+from ollama_async.queue.backend import Finish, Snapshot, Start
 
 Labels = tuple[str, ...]
 
@@ -129,6 +128,24 @@ _REQUEST_BOUNDS = (
 )
 
 
+class AnswerRecord(Protocol):
+    """What is measured of an answer. The moments are of perf_counter(): when the model began, and
+    when the first text came; None: never. ``finishes``: the end of each choice that has ended.
+    """
+
+    @property
+    def start(self) -> Start: ...
+
+    @property
+    def started_at(self) -> float | None: ...
+
+    @property
+    def first_at(self) -> float | None: ...
+
+    @property
+    def finishes(self) -> Mapping[int, Finish]: ...
+
+
 class Histogram:
     """``bounds`` are upper bounds in seconds, ascending; the last bucket is open.
 
@@ -190,17 +207,17 @@ class Metrics:
 
     # -- called by the gateway -------------------------------------------------------------------
 
-    def answered(self, model: str, began_at: float, stream: ResponseStream) -> None:
+    def answered(self, model: str, began_at: float, answer: AnswerRecord) -> None:
         """An answer ended, well or not. ``began_at``: its request's arrival, by perf_counter()."""
         label = self._label(model)
-        if stream.first_at is not None:
-            waited = stream.first_at - began_at
+        if answer.first_at is not None:
+            waited = answer.first_at - began_at
             self._histograms["ollama_time_to_first_token_seconds"][label].observe(waited)
-        if stream.started_at is not None:
+        if answer.started_at is not None:
             self._histograms["ollama_load_duration_seconds"][label].observe(
-                stream.start.load_ns / 1e9
+                answer.start.load_ns / 1e9
             )
-        for finish in stream.finishes.values():
+        for finish in answer.finishes.values():
             if finish.reason != "load":
                 self._finished(label, finish)
 
@@ -214,7 +231,8 @@ class Metrics:
             self._counters["ollama_repetitions_stopped_total"][label] += 1
         histograms = self._histograms
         histograms["ollama_prompt_eval_duration_seconds"][label].observe(usage.prompt_ns / 1e9)
-        histograms["ollama_eval_duration_seconds"][label].observe(usage.answer_ns / 1e9)
+        if usage.answer:  # an embedding generates nothing
+            histograms["ollama_eval_duration_seconds"][label].observe(usage.answer_ns / 1e9)
 
     def cancelled(self, phase: str) -> None:
         self._counters["ollama_requests_cancelled_total"][phase,] += 1

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_async import __version__
-from ollama_async.api import encode, ollama
+from ollama_async.api import embeddings, encode, ollama
 from ollama_async.gateway.response_formats import NDJSON_TYPE, SSE_TYPE
 from ollama_async.gateway.response_formats.errors import ERRORS, protocol_of
 from ollama_async.gateway.responses import json_response
@@ -138,6 +138,37 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answer=ollama.ChatResponse,
         stream=ollama.ChatResponse,
     ),
+    ("POST", "/api/embed"): Operation(
+        tag="ollama",
+        summary="Normalised vectors of texts",
+        request=ollama.EmbedRequest,
+        required=("model",),
+        answer=ollama.EmbedResponse,
+    ),
+    ("POST", "/api/embeddings"): Operation(
+        tag="ollama",
+        summary="The vector of one text as the model gives it",
+        request=ollama.EmbeddingRequest,
+        required=("model",),
+        answer=ollama.EmbeddingResponse,
+    ),
+    ("POST", "/v1/embeddings"): Operation(
+        tag="openai",
+        summary="Normalised vectors of texts or token ids",
+        request=embeddings.OpenAIEmbedRequest,
+        required=("model", "input"),
+        answer=embeddings.EmbeddingList,
+    ),
+    **{
+        ("POST", path): Operation(
+            tag="rerank",
+            summary="How well each document answers a query",
+            request=embeddings.RerankRequest,
+            required=("model", "query", "documents"),
+            answer=embeddings.RerankResponse,
+        )
+        for path in ("/api/rerank", "/v1/rerank")
+    },
 }
 
 

@@ -12,7 +12,7 @@ from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
 from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
 from ollama_async.gateway.concurrency import own_threads
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
-from ollama_async.gateway.handlers import generation, models, server, transfers
+from ollama_async.gateway.handlers import embeddings, generation, models, server, transfers
 from ollama_async.gateway.middleware import build_middleware
 from ollama_async.gateway.origin_policy import OriginPolicy
 
@@ -33,6 +33,11 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/ps", server.ps),
     Route("POST", "/api/generate", generation.generate),
     Route("POST", "/api/chat", generation.chat),
+    Route("POST", "/api/embed", embeddings.embed),
+    Route("POST", "/api/embeddings", embeddings.embeddings),
+    Route("POST", "/v1/embeddings", embeddings.openai_embeddings),
+    Route("POST", "/api/rerank", embeddings.rerank),
+    Route("POST", "/v1/rerank", embeddings.rerank),
     Route("HEAD", "/api/blobs/{digest}", models.has_blob),
     Route("POST", "/api/blobs/{digest}", models.upload_blob),
     Route("POST", "/api/pull", transfers.pull),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Generic, TypeVar
 
 import msgspec
 
@@ -48,21 +47,11 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     public_tokens: int = 0
 
 
-P = TypeVar("P")
+Entry = PreparedRequest | Cancel | ToParent
 
 
-class PreparedEmbedding(msgspec.Struct, frozen=True):
-    """An embedding that is ready to be computed. ``inputs``: at least one, each with at least one
-    token and at most ``num_ctx``, special ones included. ``client``: whose turn it is.
-    """
-
-    id: int
-    inputs: list[list[int]]
-    client: str = ""
-
-
-class Mailbox(Generic[P]):
-    """Prepared requests (``P``), cancellations and messages to the parent, for the step thread.
+class Mailbox:
+    """Requests, cancellations and messages to the parent, for the step thread.
 
     One lock decides where a request is, with the preprocessor or the step thread, so that its
     cancellation finds it: :meth:`expect`, then either :meth:`hand_over` or :meth:`cancel`.
@@ -70,7 +59,7 @@ class Mailbox(Generic[P]):
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._entries: deque[P | Cancel | ToParent] = deque()
+        self._entries: deque[Entry] = deque()
         self._expected: set[int] = set()
         self._changed = threading.Condition()
         self._is_woken = False
@@ -98,9 +87,7 @@ class Mailbox(Generic[P]):
     def is_expected(self, request_id: int) -> bool:
         return request_id in self._expected
 
-    def hand_over(
-        self, request_id: int, entries: Sequence[P | ToParent], *, waits: bool = True
-    ) -> None:
+    def hand_over(self, request_id: int, entries: Sequence[Entry], *, waits: bool = True) -> None:
         """The result of an expected request; dropped if it was cancelled meanwhile.
 
         Blocks while the mailbox is full if it ``waits``.
@@ -118,7 +105,7 @@ class Mailbox(Generic[P]):
 
     # The step thread
 
-    def take(self) -> list[P | Cancel | ToParent]:
+    def take(self) -> list[Entry]:
         """All entries, in order; never waits."""
         if not self._entries:
             return []

@@ -27,7 +27,6 @@ from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.child.prefix_cache import common_prefix_length
 from ollama_async.workers.child.resource_limits import PreparationBudget, Run
-from ollama_async.workers.child.tokenizing import check_tokens
 
 CACHE_ENTRIES = 16
 """Chat formats of each kind. A template takes milliseconds to compile, and clients can send any
@@ -175,7 +174,7 @@ class PromptEncoder:
         self, inference: Inference, num_ctx: int, budget: PreparationBudget
     ) -> EncodedPrompt:
         prompt = inference.prompt
-        context = check_tokens(prompt.context, self._facts.vocab_size, "context")
+        context = self.check_tokens(prompt.context)
         if prompt.raw is not None:
             tokens = self._tokenize(prompt.raw, num_ctx, budget, is_first=not context)
             return EncodedPrompt(context + tokens, prompt.raw)
@@ -296,6 +295,15 @@ class PromptEncoder:
             while text.startswith(bos, begin):
                 begin += len(bos)
         return text[begin:]
+
+    def check_tokens(self, tokens: list[int]) -> list[int]:
+        """A copy of ``tokens``.
+
+        :raises BadRequest: this model does not have all of them.
+        """
+        if not all(0 <= token < self._facts.vocab_size for token in tokens):
+            raise BadRequest("context holds tokens that this model does not have")
+        return list(tokens)
 
 
 def _prefix_key(prompt: Prompt) -> bytes:
