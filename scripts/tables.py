@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ollama_async.cli.main import COMMANDS, Command
-from ollama_async.core.settings import VARIABLES
-from ollama_async.gateway.metrics import METRICS
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+from ollama_async.cli.main import COMMANDS, Command  # noqa: E402  # found through the line above
+from ollama_async.core.settings import VARIABLES  # noqa: E402  # as above
+from ollama_async.gateway.metrics import METRICS  # noqa: E402  # as above
+from tests.clients.scripts import SCRIPTS, checks_of, packages_of  # noqa: E402  # as above
+
+DOCS = ROOT / "docs"
 _TABLE = re.compile(r"(?<=<!-- table -->\n\n).*(?=\n<!-- end of table -->)", re.DOTALL)
 
 
@@ -36,6 +41,18 @@ def commands() -> str:
     return _markdown(("Command", "Flags", "What it does"), rows)
 
 
+def clients() -> str:
+    rows = (
+        (
+            ", ".join(packages_of(script)),
+            f"[{script}](../tests/clients/{script})",
+            ", ".join(checks_of(script)).replace("_", " "),
+        )
+        for script in SCRIPTS
+    )
+    return _markdown(("Client", "Script", "Shown"), rows)
+
+
 def _flags(command: Command) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False)
     command.flags(parser)
@@ -44,6 +61,7 @@ def _flags(command: Command) -> list[str]:
 
 
 FILES: dict[Path, Callable[[], str]] = {
+    DOCS / "clients.md": clients,
     DOCS / "command-line.md": commands,
     DOCS / "configuration.md": variables,
     DOCS / "metrics.md": metrics,

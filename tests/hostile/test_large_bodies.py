@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.hostile.pauses import longest_pause_s, request
-from tests.integration.conftest import _servers
+from tests.integration.conftest import running_servers
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ SCRIPTS = {"story": {"tokens": ["hi "], "repeat": True, "capabilities": ["tools"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, engine_cache):
-    with _servers(tmp_path_factory.mktemp("large"), engine_cache) as start:
+    with running_servers(tmp_path_factory.mktemp("large"), engine_cache) as start:
         yield start(scripts=SCRIPTS)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.conftest import LONG_WAIT_S, RunningServer, _servers
+from tests.integration.conftest import LONG_WAIT_S, RunningServer, running_servers
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,7 @@ def sends_no_more(client: socket.socket) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, engine_cache) -> Iterator[RunningServer]:
     """With ``endless`` loaded. Each test leaves it without requests."""
-    with _servers(tmp_path_factory.mktemp("vanishing"), engine_cache) as start:
+    with running_servers(tmp_path_factory.mktemp("vanishing"), engine_cache) as start:
         server = start(scripts=SCRIPTS, OLLAMA_KEEP_ALIVE="-1", OLLAMA_MAX_LOADED_MODELS="3")
         loading = {"model": "endless"}
         httpx.post(

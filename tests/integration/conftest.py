@@ -146,7 +146,7 @@ def start_server(tmp_path: Path, engine_cache: Path) -> Iterator[Callable[..., R
 
     Their store has no models unless ``offers_shipped``: then a new one gets those of the package.
     """
-    with _servers(tmp_path, engine_cache) as start:
+    with running_servers(tmp_path, engine_cache) as start:
         yield start
 
 
@@ -155,7 +155,7 @@ def demo_server(
     tmp_path_factory: pytest.TempPathFactory, engine_cache: Path
 ) -> Iterator[RunningServer]:
     """A server for all tests of a module, with the model ``demo`` loaded."""
-    with _servers(tmp_path_factory.mktemp("demo"), engine_cache) as start:
+    with running_servers(tmp_path_factory.mktemp("demo"), engine_cache) as start:
         server = start(offers_shipped=True, OLLAMA_KEEP_ALIVE="-1")
         loading = {"model": "demo"}
         httpx.post(
@@ -165,7 +165,8 @@ def demo_server(
 
 
 @contextlib.contextmanager
-def _servers(folder: Path, engine_cache: Path) -> Iterator[Callable[..., RunningServer]]:
+def running_servers(folder: Path, engine_cache: Path) -> Iterator[Callable[..., RunningServer]]:
+    """What :func:`start_server` describes, for fixtures of any scope."""
     servers: list[RunningServer] = []
 
     def start(

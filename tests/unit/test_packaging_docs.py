@@ -24,7 +24,9 @@ def read(request):
     return lambda name: (request.config.rootpath / name).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["command-line.md", "configuration.md", "metrics.md"])
+@pytest.mark.parametrize(
+    "name", ["clients.md", "command-line.md", "configuration.md", "metrics.md"]
+)
 def test_generated_tables_are_those_of_the_code(tables, name):
     path = tables.DOCS / name
     assert path.read_text() == tables.rendered(path), "run: python scripts/tables.py"

@@ -1,0 +1,121 @@
+"""One server for all clients, and what runs their scripts: see ``docs/clients.md``."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.clients.models import SCRIPTS
+from tests.integration.conftest import RunningServer, engine_cache, running_servers
+from tests.integration.registry.conftest import registry, registry_program
+
+__all__ = ["engine_cache", "registry", "registry_program"]
+
+CLIENTS = Path(__file__).parent
+MAY_SKIP = not (os.environ.get("OLLAMA_ASYNC_TEST_NO_SKIP") or os.environ.get("CI"))
+SCRIPT_LIMIT_S = 240.0
+NOWHERE = "http://127.0.0.1:9"
+"""A proxy that does not exist: what a client asks of other servers fails at once."""
+
+
+def _environments() -> ModuleType:
+    path = CLIENTS.parents[1] / "scripts" / "client_environments.py"
+    spec = importlib.util.spec_from_file_location("client_environments", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+ENVIRONMENTS = _environments()
+CACHE = ENVIRONMENTS.build.cache_folder()
+"""Looked for here, because tests run with a cache of their own."""
+
+Verdict = dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[RunningServer]:
+    """The shipped models and the scripted ones."""
+    folder = tmp_path_factory.mktemp("clients")
+    with running_servers(folder, engine_cache) as start:
+        yield start(scripts=SCRIPTS, offers_shipped=True, OLLAMA_KEEP_ALIVE="-1")
+
+
+@pytest.fixture(scope="session")
+def verdicts(
+    server: RunningServer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., dict[str, Verdict]]:
+    """Runs a script, once, in its environment; its verdicts by the names of its checks."""
+    home = tmp_path_factory.mktemp("client-home")
+    known: dict[str, dict[str, Verdict]] = {}
+
+    def verdicts(script: str, **variables: str) -> dict[str, Verdict]:
+        if script not in known:
+            known[script] = _run(script, home, OLLAMA_HOST=server.url, **variables)
+        return known[script]
+
+    return verdicts
+
+
+def _run(script: str, home: Path, **variables: str) -> dict[str, Verdict]:
+    environment = _environment(script.rpartition("/")[0])
+    path = (
+        CLIENTS / script if script.endswith(".py") else _beside_packages(environment, script, home)
+    )
+    done = subprocess.run(
+        [*environment.command, str(path)],
+        cwd=home,
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "PYTHONPATH": str(CLIENTS),
+            "HTTPS_PROXY": NOWHERE,
+            **variables,
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=SCRIPT_LIMIT_S,
+        check=False,
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"check":')]
+    verdicts = {verdict["check"]: verdict for verdict in map(json.loads, lines)}
+    if done.returncode or not verdicts:
+        pytest.fail(f"{script}: exit status {done.returncode}\n{done.stderr}", pytrace=False)
+    return verdicts
+
+
+def _environment(name: str) -> Any:
+    """Of a folder; skips, or in CI fails, the test if it is not there."""
+    try:
+        environment = ENVIRONMENTS.find(name, CACHE)
+        if environment.is_ready:
+            return environment
+        missing = f"no environment for {name}: run scripts/client_environments.py"
+    except ENVIRONMENTS.Missing as reason:
+        missing = str(reason)
+    if MAY_SKIP:
+        pytest.skip(missing)
+    pytest.fail(missing, pytrace=False)
+
+
+def _beside_packages(environment: Any, script: str, home: Path) -> Path:
+    """A copy of a script where Node looks for its imports: in folders above the script."""
+    copied = home / script
+    copied.parent.mkdir(parents=True, exist_ok=True)
+    copied.write_bytes((CLIENTS / script).read_bytes())
+    (home / "checks.mjs").write_bytes((CLIENTS / "checks.mjs").read_bytes())
+    packages = copied.parent / "node_modules"
+    if not packages.exists():
+        packages.symlink_to(environment.place / "node_modules")
+    return copied

@@ -1,0 +1,49 @@
+"""What the scripted models of the client tests say: what no tiny model says reliably."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def call(name: str, **arguments: object) -> str:
+    """A tool call as Qwen's models write it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>\n"
+
+
+def speaker(*tokens: str, **more: object) -> dict[str, Any]:
+    """A model that may think and call."""
+    return {
+        "tokens": list(tokens),
+        "template": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant: ",
+        "parser": "qwen3",
+        "capabilities": ["tools", "thinking"],
+        **more,
+    }
+
+
+PARIS = call("get_weather", city="Paris")
+ROME = call("get_weather", city="Rome")
+
+SCRIPTS = {
+    # an answer of five words
+    "story": speaker("Once ", "upon ", "a ", "time ", "there", capabilities=[], parser=""),
+    # an answer without an end, five hundred words a second
+    "endless": speaker("and ", "so ", "on ", repeat=True, tokens_per_second=500, parser=""),
+    # two calls at once
+    "two-calls": speaker(PARIS, ROME),
+    # words before a call
+    "talks-and-calls": speaker("I look ", "it up. ", PARIS),
+    # thoughts, then a call, both as thinking models do
+    "thinks-and-calls": speaker(
+        "<think>", "They want ", "the weather.", "</think>", PARIS, parser="qwen3-thinking"
+    ),
+    # thoughts, then an answer
+    "thinks": speaker(
+        "<think>", "Two and ", "two.", "</think>", "It is ", "four.", parser="qwen3-thinking"
+    ),
+    # a model that does not do what it was asked for
+    "refuses": speaker("I am ", "sorry, ", "but I ", "cannot ", "help ", "with that."),
+    # says what it was sent, which shows what arrives at the model
+    "echo": speaker(echo=True, parser=""),
+}
