@@ -2,7 +2,9 @@
 
 The fast path is msgspec with unknown fields forbidden: exact names, right types, UTF-8. What it
 refuses, and what is too much for one call, is read as Go reads it: :mod:`.gocompat.json_scan`, then
-:mod:`.gocompat.json_decode`. Large images are replaced before and restored afterwards.
+:mod:`.gocompat.json_decode`. Large images are replaced before and restored afterwards. They may be
+base64 or data URLs: a translation of another protocol's request sees short ones in their place, and
+they are restored in what it made (:func:`decode_apart`).
 
 A call into C holds the interpreter, and so blocks the event loop, from whatever thread. So values
 are counted first, and the limits are such that one call takes some milliseconds, at worst 20.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import binascii
 import re
 import secrets
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -48,8 +51,10 @@ INVALID_LIMIT_BYTES = 1 << 20
 LARGE_IMAGE_BYTES = 64 << 10
 """Of base64. Smaller images are decoded with the rest."""
 
-_START = re.compile(rb'(?<!\\)"(?=(?:\\?[A-Za-z0-9+/]){16})')
-_START_BYTES = 40  # a match with its lookahead
+_START = re.compile(
+    rb'(?<!\\)"(?:data:[-A-Za-z0-9.+;=/\\ ]{0,80};base64,)?(?=(?:\\?[A-Za-z0-9+/]){16})'
+)
+_START_BYTES = 140  # a match with its lookahead
 _RUN = re.compile(rb"[A-Za-z0-9+/]*+(?:\\[/nr][A-Za-z0-9+/]*+)*+")
 _END = re.compile(rb'((?:=|\\[nr])*+)"')
 _ESCAPES = ((rb"\/", b"/"), (rb"\n", b"\n"), (rb"\r", b"\r"))
@@ -72,12 +77,20 @@ def decode(body: bytes, kind: type[T]) -> T:
     :raises TooLarge: over :data:`TEXT_LIMIT_BYTES`, not counting images. A ``kind`` with a
         ``body_limit_bytes`` has a limit of its own, for all of it.
     """
-    if len(body) <= getattr(kind, "body_limit_bytes", TEXT_LIMIT_BYTES):
-        return _decode(body, kind)
-    body, images = replace_images(body, TEXT_LIMIT_BYTES)
-    request = _decode(body, kind)
-    restore_images(request, images, TEXT_LIMIT_BYTES)
+    request, images = decode_apart(body, kind)
+    restore_images([request], images)
     return request
+
+
+def decode_apart(body: bytes, kind: type[T]) -> tuple[T, Images]:
+    """As :func:`decode`, but with the large images apart. In their place the request has the base64
+    of their keys, alone or in a data URL. Pass what was made of the request to
+    :func:`restore_images`.
+    """
+    if len(body) <= getattr(kind, "body_limit_bytes", TEXT_LIMIT_BYTES):
+        return _decode(body, kind), {}
+    body, images = replace_images(body, TEXT_LIMIT_BYTES)
+    return _decode(body, kind), images
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
@@ -133,9 +146,10 @@ def _check_text(body: bytes) -> None:
 
 # large images
 #
-# An image is a whole base64 string of the JSON document: it starts after a quote that no backslash
-# precedes and ends at the next quote. Such a quote cannot be inside a string, and no letter may
-# follow the end of one. Work is done in windows, so that no call holds the interpreter for long.
+# An image is a whole string of the JSON document, base64 or a data URL with it: it starts after a
+# quote that no backslash precedes and ends at the next quote. Such a quote cannot be inside a
+# string, and no letter may follow the end of one. Work is done in windows, so that no call holds
+# the interpreter for long.
 
 
 def replace_images(body: bytes, limit_bytes: int) -> tuple[bytes, Images]:
@@ -148,12 +162,12 @@ def replace_images(body: bytes, limit_bytes: int) -> tuple[bytes, Images]:
     kept: list[bytes] = []
     kept_bytes = at = looked_at = 0
     while looked_at < len(body):
-        start = _START.search(body, looked_at, looked_at + WINDOW_BYTES)
+        start = _START.search(body, looked_at, looked_at + WINDOW_BYTES + _START_BYTES)
         run_end = _run_end(body, start.end()) if start else 0
         is_large = start is not None and run_end - start.end() >= LARGE_IMAGE_BYTES
         end = _END.match(body, run_end) if is_large else None
         if start is None:
-            looked_at += WINDOW_BYTES - _START_BYTES
+            looked_at += WINDOW_BYTES
         elif end is None:
             looked_at = run_end
         else:
@@ -172,13 +186,22 @@ def replace_images(body: bytes, limit_bytes: int) -> tuple[bytes, Images]:
     return rest, images
 
 
-def restore_images(request: Any, images: Images, limit_bytes: int) -> None:
-    """In the request and its messages. :raises TooLarge: some replaced text elsewhere."""
-    for holder in (request, *getattr(request, "messages", ())):
-        if given := getattr(holder, "images", None):
-            holder.images = [images.pop(each, each) for each in given]
-    if images:
-        raise _too_large(limit_bytes)
+def restore_images(requests: Sequence[Any], images: Images) -> None:
+    """In the ``images`` of Ollama's requests and of their messages, in place; several requests may
+    share messages.
+
+    :raises TooLarge: some replaced text elsewhere.
+    """
+    missing = set(images)
+    for request in requests if images else ():
+        for holder in (request, *getattr(request, "messages", ())):
+            if given := getattr(holder, "images", None):
+                missing.difference_update(each for each in given if isinstance(each, bytes))
+                holder.images = [
+                    images.get(each, each) if isinstance(each, bytes) else each for each in given
+                ]
+    if missing:
+        raise _too_large(TEXT_LIMIT_BYTES)
 
 
 def _too_large(limit_bytes: int) -> TooLarge:

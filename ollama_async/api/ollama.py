@@ -8,6 +8,7 @@ response are always written, the others only when they differ from the default.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Annotated, Any, ClassVar, Required, TypedDict
 
 import msgspec
@@ -81,7 +82,7 @@ class _Inference(_Streaming, kw_only=True):
 
     def __post_init__(self) -> None:
         parse_keep_alive(self.keep_alive)
-        _check_think(self.think)
+        check_think(self.think)
 
     @property
     def keep_alive_s(self) -> float | None:
@@ -232,7 +233,7 @@ def parse_keep_alive(value: Any) -> float | None:
     return float(value)
 
 
-def _check_think(value: object) -> None:
+def check_think(value: object) -> None:
     """:raises ValueError: with Ollama's text."""
     if isinstance(value, str) and value not in conversation.THINK_LEVELS:
         shown = value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…"
@@ -261,18 +262,20 @@ class _Tool(msgspec.Struct):
     function: ToolFunction | None = None
 
 
-_ToolsOfRequest = msgspec.defstruct("ChatRequest", [("tools", list[_Tool], [])])
-
-
-def check_tools(tools: list[dict[str, Any]]) -> None:
+def check_tools(tools: list[dict[str, Any]], request: str = "ChatRequest") -> None:
     """Check the types of what renderers read; all else in a tool is passed on unchecked.
 
-    :raises BadRequest: with Go's text.
+    :raises BadRequest: with Go's text, which has the name of the request.
     """
     try:
         msgspec.convert(tools, list[_Tool])
     except msgspec.ValidationError:
-        unmarshal({"tools": tools}, _ToolsOfRequest)
+        unmarshal({"tools": tools}, _tools_of(request))
+
+
+@cache
+def _tools_of(request: str) -> type[msgspec.Struct]:
+    return msgspec.defstruct(request, [("tools", list[_Tool], [])])
 
 
 # --------------------------------------------------------------------------- responses

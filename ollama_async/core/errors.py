@@ -70,6 +70,13 @@ class UnreadableEncoding(ServerError):
     status = 415
 
 
+class NotSupported(ServerError):
+    """A model of another kind could do it."""
+
+    code = "not_supported"
+    status = 501
+
+
 class Busy(ServerError):
     """The queue is full. ``retry_after_s`` is at least 1."""
 

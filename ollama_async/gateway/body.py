@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestPayloadError
 
-from ollama_async.api.decode import decode
+from ollama_async.api.decode import Images, decode, decode_apart
 from ollama_async.core.errors import BadRequest, TooLarge, UnreadableEncoding
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_budgets import BODY_RESERVATION, ByteBudget, WaitAllowance
@@ -133,9 +133,16 @@ class Body:
 
     def decode(self, kind: type[S]) -> S:
         """As :func:`~ollama_async.api.decode.decode`. Drops the bytes, which saves memory."""
+        return decode(self._take(), kind)
+
+    def decode_apart(self, kind: type[S]) -> tuple[S, Images]:
+        """As :func:`~ollama_async.api.decode.decode_apart`. Drops the bytes."""
+        return decode_apart(self._take(), kind)
+
+    def _take(self) -> bytes:
         data = b"".join(self._parts)
         self._parts.clear()
-        return decode(data, kind)
+        return data
 
 
 async def read_json(request: web.Request, kind: type[S]) -> S:

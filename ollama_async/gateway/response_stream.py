@@ -20,9 +20,8 @@ that fails.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import groupby, pairwise
 from sys import getsizeof
 from time import perf_counter
 from typing import cast
@@ -33,7 +32,13 @@ from aiohttp import web
 from ollama_async.core.conversation import Logprobs, Part, Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
-from ollama_async.gateway.response_formats import AnswerContent, Delta, ResponseFormat
+from ollama_async.gateway.response_formats import (
+    AnswerContent,
+    Delta,
+    ResponseFormat,
+    content_of,
+    write_deltas,
+)
 from ollama_async.queue.backend import Finish, Sink, Start
 
 JOIN_ABOVE = 8
@@ -198,7 +203,7 @@ class ResponseStream:
     def take(self, choice: int = 0) -> AnswerContent:
         """Take what is not written yet of one answer."""
         deltas, self._deltas[choice] = self._deltas[choice], []
-        return _content(deltas)
+        return content_of(deltas)
 
     def take_objects(self) -> bytes:
         """Take what is not written yet, encoded, with neighbours of one kind joined to one object.
@@ -211,7 +216,7 @@ class ResponseStream:
         for choice, response_format in enumerate(self._formats):
             deltas, self._deltas[choice] = self._deltas[choice], []
             if deltas:
-                data += _objects(response_format, deltas)
+                data += write_deltas(response_format, deltas)
         return b"".join(data)
 
     async def wait(self) -> None:
@@ -320,35 +325,3 @@ def _size_of(part: Part) -> int:
     if isinstance(part, Logprobs):
         return _LOGPROB_BYTES * sum(1 + len(token.top) for token in part.tokens)
     return len(msgspec.json.encode(part))
-
-
-def _content(deltas: list[Delta]) -> AnswerContent:
-    logprobs = [token for delta in deltas if isinstance(delta, Logprobs) for token in delta.tokens]
-    return AnswerContent(
-        text="".join(delta for delta in deltas if isinstance(delta, str)),
-        thinking="".join(delta.text for delta in deltas if isinstance(delta, Thought)),
-        tool_calls=[delta for delta in deltas if isinstance(delta, ToolCall)],
-        logprobs=logprobs or None,
-    )
-
-
-def _objects(response_format: ResponseFormat, deltas: list[Delta]) -> Iterator[bytes]:
-    """One object for neighbours of one kind; with logprobs, one for what came of each token."""
-    at = 0
-    starts = [index for index, delta in enumerate(deltas) if isinstance(delta, Logprobs)]
-    for start, end in pairwise([*starts, len(deltas)]):
-        yield from _runs(response_format, deltas[at:start])
-        yield response_format.tokens(_content(deltas[start:end]))
-        at = end
-    yield from _runs(response_format, deltas[at:])
-
-
-def _runs(response_format: ResponseFormat, deltas: list[Delta]) -> Iterator[bytes]:
-    for _, run in groupby(deltas, key=type):
-        content = _content(list(run))
-        if content.tool_calls:
-            yield response_format.tool_calls(content.tool_calls)
-        elif content.thinking:
-            yield response_format.thinking(content.thinking)
-        elif content.text:
-            yield response_format.text(content.text)

@@ -4,7 +4,9 @@ Field names are matched without regard to case, ``null`` is absent, unknown fiel
 errors are made from a Struct's annotations. Its name, or its ``go_name``, is that of Go's type, and
 ``Meta(extra={"go": …})`` says where Go's name of a field's type differs. A Struct checks its own
 values in ``__post_init__`` and raises ``ValueError``; a field with ``Meta(extra={"raw": True})`` is
-checked only there, or by its reader.
+checked only there, or by its reader. A union takes values of each of its types; Go's programs check
+such a field themselves, so ``Meta(extra={"mismatch": "… %s"})`` has the text of its error, with
+Go's type of the value.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from ollama_async.core.errors import BadRequest
 T = TypeVar("T", bound=msgspec.Struct)
 
 _NOT_BASE64 = re.compile(r"[^A-Za-z0-9+/\r\n]")
+_WINDOW = 1 << 18  # letters
 _LONGEST_NAME = 64
 """Characters of a field's name; none is near it, and folding a long one would take its time."""
 
@@ -45,14 +48,17 @@ def unmarshal(value: Any, kind: type[T]) -> T:
 class _Type(msgspec.Struct, frozen=True):
     """How to read values of one type. ``go`` is Go's name of it.
 
-    ``convert`` gets values of the Python type ``json``; None: every value is taken as it is.
+    ``convert`` gets values of the Python types ``json``; none: every value is taken as it is.
     ``zero`` makes what Go leaves where ``null`` stands in a list, or a value of a wrong type.
+    ``members``: those of a union, whose other fields are those of the first one.
     """
 
     go: str
-    json: type | None
+    json: tuple[type, ...]
     convert: Callable[[_Reading, Any], Any]
     zero: Callable[[], Any]
+    members: tuple[_Type, ...] = ()
+    mismatch: str = ""
 
 
 class _Reading:
@@ -65,13 +71,18 @@ class _Reading:
 
     def read(self, kind: _Type, value: Any) -> Any:
         """``value`` as ``kind``. The zero value replaces one of a wrong type."""
-        if kind.json is None:
+        if not kind.json:
             return value
-        is_right_type = type(value) is kind.json
-        if is_right_type and (kind.json is not int or -(2**63) <= value < 2**63):
+        for member in kind.members:
+            if type(value) in member.json:
+                return self.read(member, value)
+        is_right_type = type(value) in kind.json
+        if is_right_type and (kind.json != _INT or -(2**63) <= value < 2**63):
             return kind.convert(self, value)
+        if kind.mismatch:
+            raise BadRequest(kind.mismatch % _GO_TYPES[type(value)])
         found = _JSON_NAMES[type(value)]
-        if kind.json is int and (is_right_type or type(value) is float):
+        if kind.json == _INT and (is_right_type or type(value) is float):
             found += f" {value!r}"
         place = f"struct field {self.root}.{'.'.join(self.path)}" if self.path else "value"
         self.fail(f"json: cannot unmarshal {found} into Go {place} of type {kind.go}")
@@ -84,6 +95,7 @@ class _Reading:
         self.error = self.error or text
 
 
+_INT = (int,)
 _JSON_NAMES = {
     str: "string",
     bool: "bool",
@@ -92,6 +104,15 @@ _JSON_NAMES = {
     list: "array",
     dict: "object",
 }
+_GO_TYPES = {
+    str: "string",
+    bool: "bool",
+    int: "float64",
+    float: "float64",
+    list: "[]interface {}",
+    dict: "map[string]interface {}",
+}
+"""Of values in an ``interface {}``."""
 
 
 @cache
@@ -121,27 +142,35 @@ def _type_of_struct(kind: type[msgspec.Struct]) -> _Type:
         except ValueError as reason:  # the Struct's own check; Go stops there, too
             raise BadRequest(str(reason)) from None
 
-    return _Type(f"api.{kind.__name__}", dict, convert, kind)
+    parent, _, module = kind.__module__.rpartition(".")
+    package = module if parent.endswith(".api") and module != "ollama" else "api"
+    return _Type(f"{package}.{kind.__name__}", (dict,), convert, kind)
 
 
 def _type_of(described: inspect.Type, go: str = "") -> _Type:
     """The type that msgspec describes, under the name ``go`` or Go's usual one.
 
-    Unions are ``T | None``, where None is the zero value.
+    None is the zero value of unions with it.
     """
     if isinstance(described, inspect.Metadata):
         extra = described.extra or {}
-        return _ANY if extra.get("raw") else _type_of(described.type, extra.get("go", ""))
+        inner = _ANY if extra.get("raw") else _type_of(described.type, extra.get("go", ""))
+        return msgspec.structs.replace(inner, mismatch=extra.get("mismatch", ""))
     if isinstance(described, inspect.UnionType):
-        (one,) = (each for each in described.types if not isinstance(each, inspect.NoneType))
-        return msgspec.structs.replace(_type_of(one), zero=lambda: None)
+        members = [
+            _type_of(each) for each in described.types if not isinstance(each, inspect.NoneType)
+        ]
+        first = msgspec.structs.replace(members[0], zero=lambda: None)
+        return (
+            first if len(members) == 1 else msgspec.structs.replace(first, members=tuple(members))
+        )
     if isinstance(described, inspect.StructType):
         return _type_of_struct(described.cls)
     if isinstance(described, inspect.ListType):
         item = _type_of(described.item_type)
         return _Type(
             go or f"[]{item.go}",
-            list,
+            (list,),
             lambda reading, value: [reading.element(item, each) for each in value],
             list,
         )
@@ -149,7 +178,7 @@ def _type_of(described: inspect.Type, go: str = "") -> _Type:
         item = _type_of(described.value_type)
         return _Type(
             go or f"map[string]{item.go}",
-            dict,
+            (dict,),
             lambda reading, value: {key: reading.element(item, value[key]) for key in value},
             dict,
         )
@@ -165,13 +194,14 @@ def _bytes(reading: _Reading, value: str) -> bytes:
         return b""
 
 
-_ANY = _Type("interface {}", None, lambda _, value: value, lambda: None)
+_ANY = _Type("interface {}", (), lambda _, value: value, lambda: None)
 _SCALARS = {
     inspect.AnyType: _ANY,
-    inspect.StrType: _Type("string", str, _ANY.convert, str),
-    inspect.BoolType: _Type("bool", bool, _ANY.convert, bool),
-    inspect.IntType: _Type("int", int, _ANY.convert, int),
-    inspect.BytesType: _Type("[]uint8", str, _bytes, bytes),
+    inspect.StrType: _Type("string", (str,), _ANY.convert, str),
+    inspect.BoolType: _Type("bool", (bool,), _ANY.convert, bool),
+    inspect.IntType: _Type("int", _INT, _ANY.convert, int),
+    inspect.FloatType: _Type("float64", (float, int), lambda _, value: float(value), float),
+    inspect.BytesType: _Type("[]uint8", (str,), _bytes, bytes),
 }
 
 
@@ -189,8 +219,21 @@ def from_base64(text: str, *, offset: int = 0) -> bytes:
     """
     for letters in (text, text.replace("\r", "").replace("\n", "")):
         with suppress(ValueError):
-            return binascii.a2b_base64(letters, strict_mode=True)
+            return _strict_base64(letters)
     raise ValueError(f"illegal base64 data at input byte {offset + _illegal_at(text)}")
+
+
+def _strict_base64(letters: str) -> bytes:
+    """In windows, since a call holds the interpreter for 1 ms per megabyte.
+
+    :raises ValueError: it is not base64.
+    """
+    if len(letters) <= _WINDOW:
+        return binascii.a2b_base64(letters, strict_mode=True)
+    if 0 <= letters.find("=") < len(letters) - 2:
+        raise ValueError("padding inside")
+    windows = (letters[at : at + _WINDOW] for at in range(0, len(letters), _WINDOW))
+    return b"".join(binascii.a2b_base64(each, strict_mode=True) for each in windows)
 
 
 def _illegal_at(text: str) -> int:

@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 from aiohttp import web
 
+from ollama_async.api.decode import restore_images
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
@@ -58,7 +59,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GenerationRoute(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """``translate`` may raise :class:`ServerError`; it runs in a thread if the body is large."""
+    """``translate`` may raise :class:`ServerError`; it runs in a thread if the body is large.
+
+    Images go into the ``images`` of its messages, or of a request. It sees others in place of large
+    ones, which are put back into these lists afterwards, so it must not keep copies of them.
+    """
 
     kind: type[R]
     translate: Callable[[R], Call]
@@ -96,7 +101,9 @@ def _decode_and_prepare(
 
     :raises ServerError: in Ollama's order of checks.
     """
-    call = route.translate(body.decode(route.kind))
+    params, images = body.decode_apart(route.kind)
+    call = route.translate(params)
+    restore_images(call.requests, images)
     if not call.model.strip():
         raise call.no_model()
     check_model_name(call.model)

@@ -6,12 +6,13 @@ what is defined here. Errors before an answer begins: :mod:`.errors`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import msgspec
 
-from ollama_async.core.conversation import Part, TokenLogprob, ToolCall
+from ollama_async.core.conversation import Logprobs, Part, Thought, TokenLogprob, ToolCall
 from ollama_async.core.errors import ServerError
 from ollama_async.queue.backend import Finish, Start
 
@@ -25,13 +26,15 @@ SSE_TYPE = "text/event-stream"
 class AnswerContent(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, or a part of it. ``tool_calls`` are in order and have their numbers and ids.
 
-    ``logprobs`` is None if they were not requested.
+    ``logprobs`` is None if they were not requested. ``deltas``: the same in the order in which it
+    came.
     """
 
     text: str = ""
     thinking: str = ""
     tool_calls: list[ToolCall] = []
     logprobs: list[TokenLogprob] | None = None
+    deltas: Sequence[Delta] = ()
 
 
 class FinalAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,3 +89,36 @@ class SingleChoice:
 
     def choice(self, index: int) -> ResponseFormat:
         raise NotImplementedError(f"choice {index} of a response with one answer")
+
+
+def content_of(deltas: Sequence[Delta]) -> AnswerContent:
+    logprobs = [token for delta in deltas if isinstance(delta, Logprobs) for token in delta.tokens]
+    return AnswerContent(
+        text="".join(delta for delta in deltas if isinstance(delta, str)),
+        thinking="".join(delta.text for delta in deltas if isinstance(delta, Thought)),
+        tool_calls=[delta for delta in deltas if isinstance(delta, ToolCall)],
+        logprobs=logprobs or None,
+        deltas=deltas,
+    )
+
+
+def write_deltas(response_format: ResponseFormat, deltas: Sequence[Delta]) -> Iterator[bytes]:
+    """One object for neighbours of one kind; with logprobs, one for what came of each token."""
+    at = 0
+    starts = [index for index, delta in enumerate(deltas) if isinstance(delta, Logprobs)]
+    for start, end in pairwise([*starts, len(deltas)]):
+        yield from _write_runs(response_format, deltas[at:start])
+        yield response_format.tokens(content_of(deltas[start:end]))
+        at = end
+    yield from _write_runs(response_format, deltas[at:])
+
+
+def _write_runs(response_format: ResponseFormat, deltas: Sequence[Delta]) -> Iterator[bytes]:
+    for _, run in groupby(deltas, key=type):
+        content = content_of(list(run))
+        if content.tool_calls:
+            yield response_format.tool_calls(content.tool_calls)
+        elif content.thinking:
+            yield response_format.thinking(content.thinking)
+        elif content.text:
+            yield response_format.text(content.text)

@@ -22,7 +22,7 @@ from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
-from ollama_async.workers.child.mailbox import Entry, Mailbox, PreparedRequest
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.message_batch import MessageBatch
 from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
 from ollama_async.workers.child.sequence import RunningSequence
@@ -48,7 +48,7 @@ class EngineLoop:
     def __init__(
         self,
         engine: Engine,
-        mailbox: Mailbox,
+        mailbox: Mailbox[PreparedRequest],
         send: Callable[[Sequence[ToParent]], None],
         planner: BatchPlanner,
         *,
@@ -103,7 +103,7 @@ class EngineLoop:
 
     # Requests and cancellations
 
-    def _receive(self, entry: Entry) -> None:
+    def _receive(self, entry: PreparedRequest | Cancel | ToParent) -> None:
         if isinstance(entry, Cancel):
             self._cancel(entry.id)
         elif not isinstance(entry, PreparedRequest):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -47,11 +48,21 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     public_tokens: int = 0
 
 
-Entry = PreparedRequest | Cancel | ToParent
+P = TypeVar("P")
 
 
-class Mailbox:
-    """Requests, cancellations and messages to the parent, for the step thread.
+class PreparedEmbedding(msgspec.Struct, frozen=True):
+    """An embedding that is ready to be computed. ``inputs``: at least one, each with at least one
+    token and at most ``num_ctx``, special ones included. ``client``: whose turn it is.
+    """
+
+    id: int
+    inputs: list[list[int]]
+    client: str = ""
+
+
+class Mailbox(Generic[P]):
+    """Prepared requests (``P``), cancellations and messages to the parent, for the step thread.
 
     One lock decides where a request is, with the preprocessor or the step thread, so that its
     cancellation finds it: :meth:`expect`, then either :meth:`hand_over` or :meth:`cancel`.
@@ -59,7 +70,7 @@ class Mailbox:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self._limit = limit
-        self._entries: deque[Entry] = deque()
+        self._entries: deque[P | Cancel | ToParent] = deque()
         self._expected: set[int] = set()
         self._changed = threading.Condition()
         self._is_woken = False
@@ -87,7 +98,9 @@ class Mailbox:
     def is_expected(self, request_id: int) -> bool:
         return request_id in self._expected
 
-    def hand_over(self, request_id: int, entries: Sequence[Entry], *, waits: bool = True) -> None:
+    def hand_over(
+        self, request_id: int, entries: Sequence[P | ToParent], *, waits: bool = True
+    ) -> None:
         """The result of an expected request; dropped if it was cancelled meanwhile.
 
         Blocks while the mailbox is full if it ``waits``.
@@ -105,7 +118,7 @@ class Mailbox:
 
     # The step thread
 
-    def take(self) -> list[Entry]:
+    def take(self) -> list[P | Cancel | ToParent]:
         """All entries, in order; never waits."""
         if not self._entries:
             return []

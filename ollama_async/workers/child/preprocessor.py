@@ -13,15 +13,16 @@ from __future__ import annotations
 
 import threading
 import traceback
+from collections.abc import Sequence
+from typing import Generic, Protocol, TypeVar
 
 from ollama_async.core.conversation import (
     Detokenize,
     Embedding,
     Inference,
     Tokenize,
-    Usage,
 )
-from ollama_async.core.errors import BadRequest, Busy, ServerError
+from ollama_async.core.errors import BadRequest, Busy, NotSupported, ServerError
 from ollama_async.core.round_robin import RoundRobin
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
@@ -32,16 +33,8 @@ from ollama_async.workers.child.prompt_encoder import (
     PromptEncoder,
 )
 from ollama_async.workers.child.resource_limits import MakeRun, OverBudget, PreparationBudget
-from ollama_async.workers.messages import (
-    CONTEXT_LIMIT,
-    Cancel,
-    Deltas,
-    Done,
-    Failed,
-    Started,
-    Submit,
-    ToParent,
-)
+from ollama_async.workers.child.tokenizing import answer_text, detokenize, tokenize
+from ollama_async.workers.messages import Cancel, Failed, Submit, ToParent
 
 ANSWER_CONTEXTS = 10
 """An answer without a limit ends after so many contexts, as in Ollama."""
@@ -53,11 +46,17 @@ MIN_WINDOW = 2048
 smaller context. A shift goes through the caches of all slots, so a request that shifted at every
 token would delay everybody's."""
 
+CANNOT_EMBED = "This server does not support embeddings. Start it with `--embeddings`"
+CANNOT_RANK = "This server does not support reranking. Start it with `--reranking`"
+"""What Ollama passes on from its worker."""
+
 STOPS_LIMIT = 256
 STOP_CHARACTERS_LIMIT = 1 << 16
 
-_TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
 _ERROR_CHARACTERS = 2000
+
+P = TypeVar("P")
+P_co = TypeVar("P_co", covariant=True)
 
 
 class RequestPreparer:
@@ -84,7 +83,7 @@ class RequestPreparer:
         self._guards_calls = guards_calls
         self._shares_prefixes = shares_prefixes
 
-    def prepare(self, request: Submit, *, is_quick: bool) -> list[PreparedRequest | ToParent]:
+    def prepare(self, request: Submit, *, is_quick: bool) -> Sequence[PreparedRequest | ToParent]:
         """A request for the step thread, or the answer.
 
         :raises OverBudget: it ``is_quick``, but takes longer.
@@ -93,11 +92,11 @@ class RequestPreparer:
         budget = PreparationBudget(self._make_run, is_quick=is_quick)
         match request.task:
             case Tokenize() as task:
-                return self._tokenize(request.id, task, budget)
+                return tokenize(self._engine, request.id, task, budget)
             case Detokenize() as task:
-                return self._detokenize(request.id, task, budget)
-            case Embedding():
-                raise BadRequest("this model cannot embed")
+                return detokenize(self._engine, request.id, task, budget)
+            case Embedding() as task:
+                raise NotSupported(CANNOT_EMBED if task.query is None else CANNOT_RANK)
             case Inference(renders_only=True) as task:
                 budget.check_prompt(task.prompt)
                 return self._render_only(request.id, task, budget)
@@ -164,14 +163,10 @@ class RequestPreparer:
 
     def _render_only(
         self, request_id: int, inference: Inference, budget: PreparationBudget
-    ) -> list[PreparedRequest | ToParent]:
+    ) -> list[ToParent]:
         encoded = self._encoder.encode(inference, *self._find_context(inference), budget)
         text = self._encoder.text_of(encoded, inference.prompt)
-        _check_text(text)
-        deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
-        usage = Usage(prompt=len(encoded.tokens))
-        started = Started(request_id, usage.prompt)
-        return [started, *deltas, Done(request_id, "stop", usage)]
+        return answer_text(request_id, text, prompt_tokens=len(encoded.tokens))
 
     def _find_context(self, inference: Inference) -> tuple[int, int]:
         """The context length, and how many of the first tokens are never dropped: ``num_keep``
@@ -182,33 +177,6 @@ class RequestPreparer:
         num_keep = inference.sampling.num_keep
         keep = num_keep + self._facts.adds_bos if num_keep >= 0 else num_ctx
         return num_ctx, min(keep, num_ctx - 2)
-
-    def _tokenize(
-        self, request_id: int, task: Tokenize, budget: PreparationBudget
-    ) -> list[PreparedRequest | ToParent]:
-        budget.charge_tokenizing(len(task.text))
-        tokens = self._engine.tokenize(
-            task.text, add_special=task.add_special, parse_special=task.parse_special
-        )
-        if len(tokens) > CONTEXT_LIMIT:
-            raise BadRequest(f"the text has more than {CONTEXT_LIMIT} tokens")
-        usage = Usage(prompt=len(tokens))
-        return [Started(request_id, len(tokens)), Done(request_id, "stop", usage, tokens)]
-
-    def _detokenize(
-        self, request_id: int, task: Detokenize, budget: PreparationBudget
-    ) -> list[PreparedRequest | ToParent]:
-        budget.charge_tokenizing(len(task.tokens))
-        pieces = map(self._engine.piece_with_control, self._encoder.check_tokens(task.tokens))
-        text = b"".join(pieces).decode(errors="replace")
-        _check_text(text)
-        deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
-        return [Started(request_id), *deltas, Done(request_id, "stop", Usage())]
-
-
-def _check_text(text: str) -> None:
-    if len(text) > _TEXT_LIMIT:
-        raise BadRequest(f"the text has more than {_TEXT_LIMIT} characters")
 
 
 class RequestQueue:
@@ -250,10 +218,16 @@ class RequestQueue:
             self._changed.notify_all()
 
 
-class Preprocessor:
+class Preparer(Protocol[P_co]):
+    """Prepares requests; see :class:`RequestPreparer`."""
+
+    def prepare(self, request: Submit, *, is_quick: bool) -> Sequence[P_co | ToParent]: ...
+
+
+class Preprocessor(Generic[P]):
     """See the module. ``put``, ``cancel`` and ``close`` are for the receiving thread."""
 
-    def __init__(self, preparer: RequestPreparer, mailbox: Mailbox) -> None:
+    def __init__(self, preparer: Preparer[P], mailbox: Mailbox[P]) -> None:
         self._preparer = preparer
         self._mailbox = mailbox
         self._quick = RequestQueue(LIMIT)
@@ -285,7 +259,7 @@ class Preprocessor:
         """Answer one request or hand it over; a quick try may move it to the heavy queue."""
         if not self._mailbox.is_expected(request.id):
             return  # cancelled while it was queued
-        results: list[PreparedRequest | ToParent]
+        results: Sequence[P | ToParent]
         try:
             results = self._preparer.prepare(request, is_quick=is_quick)
         except OverBudget:

@@ -27,6 +27,7 @@ from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.child.prefix_cache import common_prefix_length
 from ollama_async.workers.child.resource_limits import PreparationBudget, Run
+from ollama_async.workers.child.tokenizing import check_tokens
 
 CACHE_ENTRIES = 16
 """Chat formats of each kind. A template takes milliseconds to compile, and clients can send any
@@ -174,7 +175,7 @@ class PromptEncoder:
         self, inference: Inference, num_ctx: int, budget: PreparationBudget
     ) -> EncodedPrompt:
         prompt = inference.prompt
-        context = self.check_tokens(prompt.context)
+        context = check_tokens(prompt.context, self._facts.vocab_size, "context")
         if prompt.raw is not None:
             tokens = self._tokenize(prompt.raw, num_ctx, budget, is_first=not context)
             return EncodedPrompt(context + tokens, prompt.raw)
@@ -295,15 +296,6 @@ class PromptEncoder:
             while text.startswith(bos, begin):
                 begin += len(bos)
         return text[begin:]
-
-    def check_tokens(self, tokens: list[int]) -> list[int]:
-        """A copy of ``tokens``.
-
-        :raises BadRequest: this model does not have all of them.
-        """
-        if not all(0 <= token < self._facts.vocab_size for token in tokens):
-            raise BadRequest("context holds tokens that this model does not have")
-        return list(tokens)
 
 
 def _prefix_key(prompt: Prompt) -> bytes:

@@ -21,7 +21,7 @@ from ollama_async.workers.child.batching import MIN_CHUNK, BatchPlanner
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import open_engine
 from ollama_async.workers.child.engines.engine import Engine
-from ollama_async.workers.child.mailbox import Mailbox
+from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
@@ -56,10 +56,10 @@ class Service:
             spec, batch_size=max(spec.batch_size, spec.slots + MIN_CHUNK)
         )
         self._settings = settings
-        self._mailbox = Mailbox()
+        self._mailbox: Mailbox[PreparedRequest] = Mailbox()
         self._watchdog = Watchdog()
         self._loop: EngineLoop
-        self._preprocessor: Preprocessor
+        self._preprocessor: Preprocessor[PreparedRequest]
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
         self._loading_sent_s = 0.0

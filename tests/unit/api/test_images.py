@@ -6,13 +6,15 @@ import base64
 import contextlib
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api import decode as decoding
-from ollama_async.api.decode import decode
-from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.api.data_urls import decode_image_url
+from ollama_async.api.decode import decode, decode_apart, restore_images
+from ollama_async.api.ollama import ChatRequest, GenerateRequest, Message
 from ollama_async.core.errors import BadRequest, ServerError, TooLarge
 
 LEAST_BYTES = 80
@@ -98,6 +100,46 @@ def test_a_body_continues_after_an_image():
 
     assert request.prompt == '"' + "QUJD" * 100 + "\\"
     assert request.images == [b"ABC" * 400]
+
+
+class Part(msgspec.Struct, forbid_unknown_fields=True):
+    """As other protocols carry an image."""
+
+    url: str = ""
+
+
+class Parts(msgspec.Struct, forbid_unknown_fields=True):
+    parts: list[Part] = []
+    model: str = ""
+
+
+def translated(parts: Parts) -> list[ChatRequest]:
+    """Two requests that share a message."""
+    image = [decode_image_url(part.url) for part in parts.parts]
+    message = Message(role="user", images=image)
+    return [ChatRequest(messages=[message]), ChatRequest(messages=[message])]
+
+
+@pytest.mark.parametrize("head", ["data:image/png;base64,", "data:image\\/jpeg;base64,"])
+@pytest.mark.parametrize("size", [0, 50, 3000])
+def test_data_urls_are_restored_in_the_translation(head, size):
+    sent = [bytes([number]) * size for number in range(3)] + [b"\xff" * 900]
+    urls = ",".join(f'{{"url":"{head}{encoded(each)}"}}' for each in sent)
+    body = f'{{"model":"m","parts":[{urls}]}}'.encode()
+
+    parts, images = decode_apart(body, Parts)
+    requests = translated(parts)
+    restore_images(requests, images)
+
+    assert [each.messages[0].images for each in requests] == [sent, sent]
+
+
+def test_a_data_url_that_the_translation_drops_counts_as_text():
+    body = json.dumps({"parts": [{"url": f"data:image/png;base64,{encoded(bytes(3000))}"}]})
+    _, images = decode_apart(body.encode(), Parts)
+
+    with pytest.raises(TooLarge):
+        restore_images([ChatRequest()], images)
 
 
 PIECES = st.sampled_from(

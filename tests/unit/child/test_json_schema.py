@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.grammar import schema_analysis
+from ollama_async.workers.child.grammar.json_schema import prepare
 from tests.unit.child.constraint_harness import (
     constrain,
     keeps,
@@ -96,7 +97,7 @@ def test_a_client_cannot_change_how_schemas_are_enforced():
         ({"items": {"properties": []}}, '"properties"'),
         ({"enum": []}, "empty"),
         ({"type": "word"}, "word"),
-        ({"$ref": "#"}, "no answer"),
+        ({"$ref": "#"}, "leads back to itself"),
         (False, "no answer"),
         ({"type": "integer", "minimum": 2, "maximum": 1}, "minimum"),
         ("yaml", 'expected "json" or a valid JSON Schema object'),
@@ -246,3 +247,29 @@ def test_a_schema_that_makes_no_sense_is_refused_at_worst(schema):
 @given(seed=st.integers(0, 10_000))
 def test_any_answer_in_json_mode_is_an_object(seed):
     assert isinstance(json.loads(walk(constrain("json"), seed)), dict)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#"},
+        {"properties": {"a": {"$ref": "#/properties/a"}}},
+        {"allOf": [{"$ref": "#/$defs/a"}], "$defs": {"a": {"allOf": [{"$ref": "#"}]}}},
+        {"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    ],
+)
+def test_a_schema_that_requires_itself_is_refused(schema):
+    with pytest.raises(BadRequest, match="leads back to itself"):
+        prepare(schema)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"a": {"$ref": "#"}}},
+        {"anyOf": [{"type": "null"}, {"type": "array", "items": {"$ref": "#"}}]},
+        {"$defs": {"a": {"type": "string"}}, "allOf": [{"$ref": "#/$defs/a"}] * 2},
+    ],
+)
+def test_a_schema_may_contain_itself(schema):
+    prepare(schema)

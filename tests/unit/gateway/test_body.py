@@ -124,9 +124,9 @@ async def test_a_body_is_reserved_until_its_thread_ends(session, url, applicatio
     def slow(_data, kind):
         begun.set()
         assert may_end.wait(DEADLINE_S)
-        return kind()
+        return kind(), {}
 
-    monkeypatch.setattr(body, "decode", slow)
+    monkeypatch.setattr(body, "decode_apart", slow)
     application[BODY_PROCESSOR].budget.limit_bytes = 1_000_000
     data = b'{"model":"m","prompt":"' + b"x" * 600_000 + b'"}'
     leaving = asyncio.create_task(session.post(url + "/api/generate", data=data))

@@ -88,6 +88,7 @@ def prepare(schema: Schema | bool, *, lenient: bool = False) -> str:
     for each in schemas(root):
         _check(each)
     _check_multiples(root)
+    _check_references(root)
     _close(root)
     return json.dumps({**root, "x-guidance": _OPTIONS}, ensure_ascii=False)
 
@@ -165,6 +166,39 @@ def _check_multiples(root: Schema) -> None:
             together = math.lcm(together, Fraction(str(multiple)).numerator)
         if together > MULTIPLE_LIMIT:
             raise BadRequest('format: "multipleOf" cannot be enforced for such a number')
+
+
+def _check_references(root: Schema) -> None:
+    """:raises BadRequest: a schema requires itself of the same value, so nothing can satisfy it."""
+    below: dict[int, list[Schema]] = {}  # what a schema requires, of schemas that were visited
+    active: set[int] = set()
+    for start in schemas(root):
+        todo = [start]
+        while todo:
+            schema = todo[-1]
+            key = id(schema)
+            if key not in below:
+                below[key] = list(_required_of_the_same(root, schema))
+                active.add(key)
+            if not below[key]:
+                active.discard(key)
+                todo.pop()
+                continue
+            following = below[key].pop()
+            if id(following) in active:
+                raise BadRequest('format: a "$ref" leads back to itself')
+            if id(following) not in below:
+                todo.append(following)
+
+
+def _required_of_the_same(root: Schema, schema: Schema) -> Iterator[Schema]:
+    if isinstance(schema.get("$ref"), str):
+        target = resolve(root, schema["$ref"])
+        if target is not None:
+            yield target
+    every = schema.get("allOf")
+    if isinstance(every, list):
+        yield from (each for each in every if isinstance(each, dict))
 
 
 def _close(root: Schema) -> None:

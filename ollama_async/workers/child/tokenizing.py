@@ -1,0 +1,81 @@
+"""Answers requests for tokens of a text, or for the text of tokens, of any model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ollama_async.core.conversation import Detokenize, Tokenize, Usage
+from ollama_async.core.errors import BadRequest
+from ollama_async.workers.child.resource_limits import PreparationBudget
+from ollama_async.workers.messages import CONTEXT_LIMIT, Deltas, Done, Started, ToParent
+
+_TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
+
+
+class VocabularyFacts(Protocol):
+    @property
+    def vocab_size(self) -> int: ...
+
+
+class Tokenizer(Protocol):
+    """The part of an engine that any thread may call."""
+
+    @property
+    def facts(self) -> VocabularyFacts: ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def piece_with_control(self, token: int) -> bytes: ...
+
+
+def tokenize(
+    tokenizer: Tokenizer, request_id: int, task: Tokenize, budget: PreparationBudget
+) -> list[ToParent]:
+    """The answer, whose context is the tokens.
+
+    :raises BadRequest: there are too many.
+    """
+    budget.charge_tokenizing(len(task.text))
+    tokens = tokenizer.tokenize(
+        task.text, add_special=task.add_special, parse_special=task.parse_special
+    )
+    if len(tokens) > CONTEXT_LIMIT:
+        raise BadRequest(f"the text has more than {CONTEXT_LIMIT} tokens")
+    usage = Usage(prompt=len(tokens))
+    return [Started(request_id, len(tokens)), Done(request_id, "stop", usage, tokens)]
+
+
+def detokenize(
+    tokenizer: Tokenizer, request_id: int, task: Detokenize, budget: PreparationBudget
+) -> list[ToParent]:
+    """The answer, whose content is the text.
+
+    :raises BadRequest: the model does not have all tokens, or the text is too long.
+    """
+    budget.charge_tokenizing(len(task.tokens))
+    tokens = check_tokens(task.tokens, tokenizer.facts.vocab_size, "context")
+    text = b"".join(map(tokenizer.piece_with_control, tokens)).decode(errors="replace")
+    return answer_text(request_id, text)
+
+
+def answer_text(request_id: int, text: str, prompt_tokens: int = 0) -> list[ToParent]:
+    """The answer with this content.
+
+    :raises BadRequest: it is too long.
+    """
+    if len(text) > _TEXT_LIMIT:
+        raise BadRequest(f"the text has more than {_TEXT_LIMIT} characters")
+    deltas: list[ToParent] = [Deltas([(request_id, text)])] if text else []
+    usage = Usage(prompt=prompt_tokens)
+    return [Started(request_id, prompt_tokens), *deltas, Done(request_id, "stop", usage)]
+
+
+def check_tokens(tokens: Sequence[int], vocab_size: int, name: str) -> list[int]:
+    """A copy of ``tokens``, which the request calls ``name``.
+
+    :raises BadRequest: this model does not have all of them.
+    """
+    if not all(0 <= token < vocab_size for token in tokens):
+        raise BadRequest(f"{name} holds tokens that this model does not have")
+    return list(tokens)
