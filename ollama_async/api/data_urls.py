@@ -22,6 +22,11 @@ def decode_image_url(url: str) -> bytes:
     is_data = head.startswith("data:") and comma and semicolon and coding == "base64"
     if not is_data or media_type not in _TYPES:
         raise BadRequest("invalid image input")
+    return decode_base64(data)
+
+
+def decode_base64(data: str) -> bytes:
+    """:raises BadRequest: with Go's text."""
     try:
         return from_base64(data)
     except ValueError as error:

@@ -64,6 +64,7 @@ Images = dict[bytes, bytearray]
 """By the bytes that replace them."""
 
 _packer = msgspec.msgpack.Encoder()
+_plain_decoder = msgspec.json.Decoder()
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -104,6 +105,34 @@ def _decode(body: bytes, kind: type[T]) -> T:
             pass  # DecodeError, ValidationError and UnicodeDecodeError are ValueErrors
     _check_text(body)
     return unmarshal(scan(body), kind)
+
+
+def decode_object(text: str) -> dict[str, Any]:
+    """The JSON object in a text, such as the arguments of a tool call; bounded as :func:`decode`.
+
+    :raises ValueError: it is something else.
+    :raises BadRequest: it holds too many values.
+    """
+    body = text.encode()
+    value: Any = None
+    if not fits_one_call(body):
+        value = _scanned(body)
+    else:
+        try:
+            value = _plain_decoder.decode(body)
+            _packer.encode(value)
+        except (OverflowError, RecursionError) as reason:
+            raise ValueError(str(reason)) from None
+    if not isinstance(value, dict) or is_deep(body):
+        raise ValueError("not an object, or too deep")
+    return value
+
+
+def _scanned(body: bytes) -> Any:
+    try:
+        return scan(body)
+    except BadRequest as reason:
+        raise ValueError(reason.message) from None
 
 
 @cache

@@ -365,16 +365,3 @@ class Model(msgspec.Struct, kw_only=True):
 class ModelList(msgspec.Struct, kw_only=True):
     object: Literal["list"] = "list"
     data: list[Model]
-
-
-class ErrorDetails(msgspec.Struct):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorResponse(msgspec.Struct):
-    """The body of an error, and the last event of a stream that fails."""
-
-    error: ErrorDetails

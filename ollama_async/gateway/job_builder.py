@@ -45,12 +45,14 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     :class:`~ollama_async.core.conversation.Sampling`.
 
     ``is_think_optional``: a model that cannot think answers without it instead of refusing.
+    ``is_completion``: a raw prompt may be empty, and may follow token ids (the ``context``).
     """
 
     tool_choice: str = "auto"
     parallel_tool_calls: bool = True
     logit_bias: dict[int, float] = {}
     is_think_optional: bool = False
+    is_completion: bool = False
 
 
 _NO_EXTRAS = Extras()
@@ -59,23 +61,24 @@ _NO_EXTRAS = Extras()
 def build_generate_job(
     request: GenerateRequest, model: Model, client: str, extras: Extras = _NO_EXTRAS
 ) -> Job:
-    """The job; without a prompt it only loads the model.
+    """The job; without a prompt it only loads the model, unless it is a completion.
 
     :raises BadRequest: with Ollama's text where it has one.
     :raises LoadFailed: the model's file cannot be run.
     :raises ServerError: an option has the wrong type (500, as in Ollama) or value (400).
     """
-    if request.raw and (request.template or request.system or request.context):
+    has_context = bool(request.context) and not extras.is_completion
+    if request.raw and (request.template or request.system or has_context):
         raise BadRequest("raw mode does not support template, system, or context")
     _check_common(request, model, "generate", extras)
     if request.suffix and "insert" not in model.capabilities:
         raise _unsupported(model, "insert")
     if request.images:
         raise _unsupported(model, "vision")
-    if not request.prompt:
+    if not (request.prompt or extras.is_completion):
         prompt = None
     elif request.raw:
-        prompt = Prompt(raw=request.prompt)
+        prompt = Prompt(raw=request.prompt, context=request.context)
     else:
         messages, own = _generate_messages(request, model)
         prompt = Prompt(

@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_async import __version__
-from ollama_async.api import embeddings, encode, ollama
+from ollama_async.api import embeddings, encode, ollama, openai
 from ollama_async.gateway.response_formats import NDJSON_TYPE, SSE_TYPE
 from ollama_async.gateway.response_formats.errors import ERRORS, protocol_of
 from ollama_async.gateway.responses import json_response
@@ -169,6 +169,28 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         )
         for path in ("/api/rerank", "/v1/rerank")
     },
+    ("POST", "/v1/chat/completions"): Operation(
+        tag="openai",
+        summary="Answer a conversation",
+        request=openai.ChatCompletionRequest,
+        required=("model", "messages"),
+        answer=openai.ChatCompletion,
+        events=openai.ChatCompletionChunk,
+    ),
+    ("POST", "/v1/completions"): Operation(
+        tag="openai",
+        summary="Continue prompts",
+        request=openai.CompletionRequest,
+        required=("model",),
+        answer=openai.Completion,
+        events=openai.Completion,
+    ),
+    ("GET", "/v1/models"): Operation(
+        tag="openai", summary="The models in the store", answer=openai.ModelList
+    ),
+    ("GET", "/v1/models/{id:.+}"): Operation(
+        tag="openai", summary="One model of the store", answer=openai.Model
+    ),
 }
 
 

@@ -299,7 +299,8 @@ class ResponseStream:
 
         Writing to the transport costs a third of ``StreamResponse.write``.
         """
-        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
+        if data:  # an empty chunk would be the last one
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

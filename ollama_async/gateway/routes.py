@@ -12,7 +12,7 @@ from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
 from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
 from ollama_async.gateway.concurrency import own_threads
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
-from ollama_async.gateway.handlers import embeddings, generation, models, server, transfers
+from ollama_async.gateway.handlers import embeddings, generation, models, openai, server, transfers
 from ollama_async.gateway.middleware import build_middleware
 from ollama_async.gateway.origin_policy import OriginPolicy
 
@@ -46,6 +46,10 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/api/show", models.show_model),
     Route("POST", "/api/copy", models.copy),
     Route("DELETE", "/api/delete", models.delete),
+    Route("POST", "/v1/chat/completions", openai.chat_completions),
+    Route("POST", "/v1/completions", openai.completions),
+    Route("GET", "/v1/models", openai.models),
+    Route("GET", "/v1/models/{id:.+}", openai.model),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),
     Route("GET", "/openapi.json", openapi.openapi),

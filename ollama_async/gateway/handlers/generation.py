@@ -21,6 +21,7 @@ from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
 from ollama_async.gateway.body import BODY_PROCESSOR, Body
+from ollama_async.gateway.client_budgets import BODY_RESERVATION
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.models import check_model_name, find_model
 from ollama_async.gateway.job_builder import Extras, build_chat_job, build_generate_job
@@ -28,7 +29,7 @@ from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
 from ollama_async.gateway.response_formats.ollama import OllamaChatFormat, OllamaGenerateFormat
 from ollama_async.gateway.responses import json_response
 from ollama_async.gateway.streaming import StreamRequest, send_answer
-from ollama_async.queue.backend import Finish
+from ollama_async.queue.backend import Finish, Job
 from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
 
@@ -43,7 +44,8 @@ _MESSAGE_BYTES = 64
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A request of any protocol in the terms of Ollama's, and how to answer it.
 
-    ``requests``: one for each choice, all for the same model. ``no_model``: the error if they name
+    ``requests``: one for each choice, all for the same model; equal choices may share one, which
+    costs the memory of one. ``no_model``: the error if they name
     none. ``is_streamed``: an answer is streamed, unless it only loads the model.
     """
 
@@ -84,6 +86,7 @@ async def respond(request: web.Request, route: GenerationRoute[R]) -> web.Stream
         size = body.size + _MESSAGE_BYTES * len(model.messages)
         prepared = await run(size, _prepare, prepared, model, body.client, began_at)
     if isinstance(prepared, StreamRequest):
+        request[BODY_RESERVATION].reserve(_task_bytes(prepared))
         return await send_answer(request, prepared)
     await dependencies.backend.unload(prepared.key)  # running requests end first
     return json_response(prepared.response_format.whole([_UNLOADED]))
@@ -118,20 +121,31 @@ def _prepare(
 ) -> StreamRequest | _UnloadRequest:
     """A job that only loads is answered with one object."""
     request = call.requests[0]
-    if _is_empty(request) and request.keep_alive_s == 0:
+    is_unload = _is_empty(request) and not call.extras.is_completion and request.keep_alive_s == 0
+    if is_unload:
         return _UnloadRequest(model.key, call.response_format)
-    jobs = [
-        build_chat_job(request, model, client, call.extras)
-        if isinstance(request, ChatRequest)
-        else build_generate_job(request, model, client, call.extras)
-        for request in call.requests
-    ]
+    built = {id(each): _build_job(each, model, client, call.extras) for each in call.requests}
+    jobs = [built[id(each)] for each in call.requests]
     return StreamRequest(
         jobs=jobs,
         response_format=call.response_format,
         is_streamed=call.is_streamed and jobs[0].task is not None,
         began_at=began_at,
     )
+
+
+def _build_job(
+    request: GenerateRequest | ChatRequest, model: Model, client: str, extras: Extras
+) -> Job:
+    if isinstance(request, ChatRequest):
+        return build_chat_job(request, model, client, extras)
+    return build_generate_job(request, model, client, extras)
+
+
+def _task_bytes(params: StreamRequest) -> int:
+    """What the tasks of the jobs take in memory; equal choices share one."""
+    tasks = {id(job): job.task for job in params.jobs}
+    return sum(len(task) for task in tasks.values() if task is not None)
 
 
 def _is_empty(request: GenerateRequest | ChatRequest) -> bool:

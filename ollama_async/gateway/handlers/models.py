@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Executor
 from contextlib import aclosing
 from functools import partial
@@ -31,7 +31,6 @@ from ollama_async.gateway.handlers.transfers import PULLS, send_progress
 from ollama_async.gateway.responses import json_response
 from ollama_async.registry.address_policy import Requester
 from ollama_async.store.blobs import BlobWriter
-from ollama_async.store.catalog import Catalog
 from ollama_async.store.manifests import local_name
 from ollama_async.store.model import Model, ModelListEntry
 from ollama_async.store.show import DescriptionCache, show
@@ -75,22 +74,33 @@ async def find_model(application: web.Application, name: str) -> Model:
 
 
 async def tags(request: web.Request) -> web.Response:
-    """Concurrent requests share one scan of the store, and one thread."""
+    return await list_models(request, _list_response)
+
+
+async def list_models(
+    request: web.Request, write: Callable[[list[ModelListEntry]], bytes]
+) -> web.Response:
+    """The JSON that ``write`` makes of all models, in a thread. Concurrent requests with the same
+    ``write`` share one scan of the store, and one thread.
+    """
+    flight = request.app[concurrency.SINGLE_FLIGHT]
     return json_response(
-        await request.app[concurrency.SINGLE_FLIGHT].run("tags", partial(_list_models, request.app))
+        await flight.run(("list", write), partial(_list_models, request.app, write))
     )
 
 
-async def _list_models(application: web.Application) -> bytes:
+async def _list_models(
+    application: web.Application, write: Callable[[list[ModelListEntry]], bytes]
+) -> bytes:
     catalog, threads = application[DEPENDENCIES].catalog, application[concurrency.READ_POOL]
     found: list[ModelListEntry] = []
     async with aclosing(iterate_in_thread(catalog.scan(), threads)) as steps:
         async for models in steps:
             found += models
-    return await run_in_thread(_list_response, catalog, found, threads=threads)
+    return await run_in_thread(lambda: write(catalog.complete_list(found)), threads=threads)
 
 
-def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
+def _list_response(found: list[ModelListEntry]) -> bytes:
     rows = [
         ollama.ListModelResponse(
             name=model.name,
@@ -101,7 +111,7 @@ def _list_response(catalog: Catalog, found: list[ModelListEntry]) -> bytes:
             details=model.details,
             capabilities=list(model.capabilities),
         )
-        for model in catalog.complete_list(found)
+        for model in found
     ]
     return encode.to_json(ollama.ListResponse(rows))
 
