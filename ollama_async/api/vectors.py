@@ -1,8 +1,8 @@
 """Vectors of float32 numbers as clients read them: normalised and cut; in JSON, or in base64.
 
 A client reads a number of JSON as float64, so it is written with the fewest digits that give the
-same float32: 0.1, not 0.10000000149011612. Python and numpy need 0.5 µs to find these for one
-number; :func:`shortest` needs a tenth of that, since it works on arrays.
+same float32: 0.1, not 0.10000000149011612. ``str`` needs 0.4 µs to find these for one number;
+:func:`shortest` needs a tenth of that, since it works on arrays.
 """
 
 from __future__ import annotations
