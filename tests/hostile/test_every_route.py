@@ -111,7 +111,8 @@ def fault(path: str, status: int, body: bytes) -> str:
     """What is wrong with the answer; "" if nothing."""
     if (status == 500 and b"must be of type" in body) or b"must be of an array" in body:
         return ""  # Ollama's status for options of the wrong type
-    if status >= 500 or b"Traceback" in body or b"internal error" in body:
+    is_fault = status >= 500 and status != 501  # the model cannot do that
+    if is_fault or b"Traceback" in body or b"internal error" in body:
         return "a fault of the server"
     if status < 400:
         return ""

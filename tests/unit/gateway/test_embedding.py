@@ -114,7 +114,8 @@ async def test_the_end_of_one_piece_makes_place_for_the_next(start, settled):
         assert len(await settled()) == 1
 
 
-async def test_long_texts_make_smaller_pieces(start, settled):
+async def test_long_texts_make_smaller_pieces(start, settled, monkeypatch):
+    monkeypatch.setattr(embedding, "PIECE_CHARACTERS", 100)
     long = "1 " + "x" * embedding.PIECE_CHARACTERS
     async with start(["0", long, "2", "3", long, long]):
         first = await settled()
