@@ -73,16 +73,21 @@ OPTIONS: tuple[Option, ...] = (
     Option("repeat_penalty", "float32", 1.0, 0.01, 100, "1: off"),
     Option("presence_penalty", "float32", 0.0, -100, 100, "0: off"),
     Option("frequency_penalty", "float32", 0.0, -100, 100, "0: off"),
+    Option("mirostat", "integer", 0, 0, 2, "Mirostat 1 or 2 instead of top_k to min_p (0: off)"),
+    Option("mirostat_tau", "float32", 5.0, 0, 100, "the surprise that Mirostat aims at"),
+    Option("mirostat_eta", "float32", 0.1, 0, 1, "how fast Mirostat adapts"),
     Option("stop", "array", [], meaning="strings that end the answer"),
 )
 
 DEPRECATED = frozenset(
     {
         *("penalize_newline", "low_vram", "f16_kv", "logits_all", "vocab_only", "use_mlock"),
-        *("mirostat", "mirostat_tau", "mirostat_eta"),
+        *("embedding_only", "numa", "num_gqa", "rope_frequency_base", "rope_frequency_scale"),
+        "tfs_z",
     }
 )
-"""Names in old Modelfiles; ignored with a warning."""
+"""Names of options that no longer do anything, in old Modelfiles and requests. They are accepted
+with a warning."""
 
 SHARED = frozenset({"num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread"})
 """Options that hold for all clients of a worker; a request's are checked and left out."""
@@ -111,8 +116,8 @@ def check_parameters(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def unknown_parameters(params: dict[str, Any]) -> list[str]:
-    """Names that are not options. A request may have them; they are logged."""
-    return [name for name in params if name not in _BY_NAME]
+    """Names that are not options and never were. A request may have them; they are logged."""
+    return [name for name in params if name not in _BY_NAME and name not in DEPRECATED]
 
 
 def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Options:

@@ -117,7 +117,8 @@ class Prompt(msgspec.Struct, array_like=True):
     deprecated ``context`` field of ``/api/generate``). ``truncate``: drop the oldest turns until it
     fits. ``think`` None: not set. ``suffix``: the text after the answer. ``tool_choice``: ``auto``,
     ``none``, ``required`` or a function's name. ``parallel_tool_calls``: the answer may have more
-    than one call. The first ``model_messages`` messages are the model's own.
+    than one call; otherwise it ends after the first. The first ``model_messages`` messages are the
+    model's own.
     """
 
     messages: list[Message] = []
@@ -138,7 +139,8 @@ class Sampling(msgspec.Struct, array_like=True):
 
     ``seed`` < 0 means random. ``num_predict`` < 0 means the tokens of ten contexts.
     ``repeat_last_n`` -1 means as far back as penalties can reach, 0 switches them off.
-    ``logit_bias``: what is added to the logits of these tokens.
+    ``logit_bias``: what is added to the logits of these tokens. ``mirostat``: its version, which
+    replaces ``top_k``, ``typical_p``, ``top_p`` and ``min_p``; 0: off.
     """
 
     seed: int = -1
@@ -155,6 +157,9 @@ class Sampling(msgspec.Struct, array_like=True):
     frequency_penalty: float = 0.0
     stop: list[str] = []
     logit_bias: dict[int, float] = {}
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
 
 
 class Inference(msgspec.Struct, array_like=True, tag="inf"):

@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.api.options import (
+    DEPRECATED,
     SHARED,
     OptionOutOfRange,
     Options,
@@ -42,7 +44,8 @@ _THINK_OPEN, _THINK_CLOSE = "<think>", "</think>"
 class Extras(msgspec.Struct, frozen=True, kw_only=True):
     """What other protocols can ask for beyond Ollama's requests. ``tool_choice`` and
     ``parallel_tool_calls`` are those of :class:`Prompt`, ``logit_bias`` that of
-    :class:`~ollama_async.core.conversation.Sampling`.
+    :class:`~ollama_async.core.conversation.Sampling`. With the choice ``none`` the model does not
+    see the tools: a small one would call what it sees.
 
     ``is_think_optional``: a model that cannot think answers without it instead of refusing.
     ``is_completion``: a raw prompt may be empty, and may follow token ids (the ``context``).
@@ -101,7 +104,8 @@ def build_chat_job(
 ) -> Job:
     """As :func:`build_generate_job`, with messages instead of a prompt."""
     _check_common(request, model, "chat", extras)
-    if request.tools and "tools" not in model.capabilities:
+    tools = [] if extras.tool_choice == "none" else request.tools
+    if tools and "tools" not in model.capabilities:
         raise _unsupported(model, "tools")
     if any(message.images for message in request.messages):
         raise _unsupported(model, "vision")
@@ -112,7 +116,7 @@ def build_chat_job(
         prompt = Prompt(
             messages=messages,
             truncate=request.truncate is not False,
-            tools=request.tools,
+            tools=tools,
             think=_think(request, model),
             chat_format=model.chat_format,
             model_messages=own,
@@ -268,6 +272,8 @@ def options_in_force(requested: dict[str, Any], model: Model) -> Options:
         _log.warning("invalid option provided: %.200r", shown)
     if left_out := sorted(SHARED & requested.keys()):
         _log.info("left out, since only a model may set it: %s", left_out)
+    for name in DEPRECATED & (requested.keys() | model.parameters.keys()):
+        _log_deprecated(model.name, name)
     try:
         return merge(model.parameters, requested)
     except WrongOptionType as error:
@@ -280,6 +286,12 @@ def check_loadable(model: Model) -> None:
     """:raises LoadFailed: no worker would survive the model's file."""
     if missing := model.summary.missing_part:
         raise LoadFailed(f"unable to load model '{model.name}': its file has {missing}")
+
+
+@lru_cache(maxsize=1024)
+def _log_deprecated(model: str, option: str) -> None:
+    """Once, as long as the cache remembers it."""
+    _log.warning("option %r of model %.200r does nothing", option, model)
 
 
 def target_of(model: Model) -> Target:

@@ -6,6 +6,7 @@ its answers, and is unsure of what to say to text that it was not taught.
 """
 
 import json
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -157,6 +158,23 @@ def test_an_answer_holds_to_its_constraint(engine, sampling):
     items = json.loads(b"".join(map(engine.piece, said)))
     assert 1 <= len(items) <= 3
     assert all(item in ("the", 12) for item in items)
+
+
+def test_a_sampled_token_has_a_logprob_among_the_best(engine):
+    prompts = [tokens_of(engine, TEXT[at:]) for at in range(3)]
+    for slot in range(3):
+        engine.begin(slot, GREEDY, prompts[slot])
+    order = [2, 0, 1]
+    said = engine.step([Row(slot, prompts[slot], 0, samples=slot != 0) for slot in order])
+
+    for slot, token in zip([2, 1], said, strict=True):
+        logprob, best = engine.logprobs(slot, token, 5)
+        values = [value for _, value in best]
+        assert best[0] == (token, logprob), "greedy"
+        assert len(best) == 5
+        assert values == sorted(values, reverse=True)
+        assert sum(map(math.exp, values)) <= 1 + 1e-6
+        assert engine.logprobs(slot, token, 0) == (logprob, [])
 
 
 def test_a_constraint_is_the_matter_of_one_slot_only(engine):

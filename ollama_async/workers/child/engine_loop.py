@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ollama_async.core.conversation import Usage
+from ollama_async.core.conversation import Logprobs, TokenLogprob, Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
@@ -65,6 +65,7 @@ class EngineLoop:
         self._waiting: deque[PreparedRequest] = deque()
         self._prefilling: list[RunningSequence] = []  # in order of arrival
         self._decoding: list[RunningSequence] = []
+        self._logprob_requests = 0  # that have a slot
         self._heartbeat_at_s = 0.0
         self._is_stopped = False
 
@@ -139,8 +140,9 @@ class EngineLoop:
             if slot is None:
                 return
             self._waiting.popleft()
+            self._logprob_requests += request.logprobs >= 0
             self._prefilling.append(
-                RunningSequence(request, query, slot, self._engine.piece, self._repetition_limit)
+                RunningSequence(request, query, slot, self._engine, self._repetition_limit)
             )
 
     # One step
@@ -173,6 +175,8 @@ class EngineLoop:
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
         if chunks:
             decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
+        if self._logprob_requests:
+            self._add_logprobs(decoding, sampled)
         self._accept_tokens(decoding, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:
@@ -216,6 +220,20 @@ class EngineLoop:
             complete.append(sequence)
         return complete
 
+    def _add_logprobs(self, sequences: list[RunningSequence], sampled: list[int]) -> None:
+        """Of the tokens whose requests ask for them, except an end, which has no text. They come
+        before the text of the same step.
+        """
+        engine, deltas = self._engine, self._output.deltas
+        for sequence, token in zip(sequences, sampled, strict=True):
+            top, constraint = sequence.request.logprobs, sequence.constraint
+            if top < 0 or engine.is_end(token) or (constraint is not None and constraint.failure):
+                continue
+            logprob, ranked = engine.logprobs(sequence.slot.index, token, top)
+            best = [(sequence.name_of(each), value) for each, value in ranked]
+            named = TokenLogprob(sequence.name_of(token), logprob, best)
+            deltas.append((sequence.id, Logprobs([named])))
+
     def _accept_tokens(
         self, sequences: list[RunningSequence], sampled: list[int], now_ns: int
     ) -> None:
@@ -238,6 +256,8 @@ class EngineLoop:
                     deltas.append((sequence.id, text))
                 else:
                     self._add_deltas(sequence, sequence.parser.feed(text))
+                    if sequence.parser.is_over:
+                        sequence.is_stopped = True
             last[0] = token
             if sequence.repetition is not None:
                 sequence.repetition.add(token)
@@ -256,8 +276,8 @@ class EngineLoop:
     # How requests end
 
     def _handle_limit(self, sequence: RunningSequence) -> None:
-        """A stop string, a complete form, enough tokens, endless repetition, or a full context,
-        which may be shifted instead.
+        """A stop string, the only call, a complete form, enough tokens, endless repetition, or a
+        full context, which may be shifted instead.
         """
         request, constraint = sequence.request, sequence.constraint
         if sequence.is_stopped or (constraint is not None and constraint.is_over):
@@ -327,6 +347,7 @@ class EngineLoop:
         """Free the slot. Lists are replaced, not changed: a step may be iterating over them."""
         self._prefilling = [each for each in self._prefilling if each is not sequence]
         self._decoding = [each for each in self._decoding if each is not sequence]
+        self._logprob_requests -= sequence.request.logprobs >= 0
         if sequence.prefilled >= 0:
             self._engine.end(sequence.slot.index)
         sequence.slot.is_busy = False

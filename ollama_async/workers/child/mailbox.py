@@ -28,6 +28,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     - ``parser``: splits the answer into content, thoughts and calls; None: all is content.
     - ``special``: text of control tokens that ``parser`` reads, which otherwise have none.
     - ``constraint``: restricts the tokens of the answer.
+    - ``logprobs``: as in :class:`~ollama_async.core.conversation.Inference`.
     - ``client``: whose turn it is. ``owner``: whose cached tokens may be reused; of those of other
       owners only the first ``public_tokens`` may, which the model itself contributes.
     """
@@ -46,6 +47,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     client: str = ""
     owner: str = ""
     public_tokens: int = 0
+    logprobs: int = -1
 
 
 P = TypeVar("P")

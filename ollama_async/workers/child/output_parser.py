@@ -6,6 +6,7 @@ import json
 import random
 import string
 import traceback
+from collections.abc import Sequence
 
 import msgspec
 
@@ -26,13 +27,18 @@ _ID_LENGTH = 8
 class OutputParser:
     """Runs one answer's parser. Numbers the calls, and gives an id to those without one.
 
+    If it ``takes_one_call``, the answer ``is_over`` with the first call: nothing that came after it
+    is passed on.
+
     A parser that fails must not take the worker down: the error is logged, and the rest of the
     answer is content.
     """
 
-    __slots__ = ("_calls", "_guard", "_parser")
+    __slots__ = ("_calls", "_guard", "_parser", "_takes_one_call", "is_over")
 
-    def __init__(self, parser: Parser) -> None:
+    def __init__(self, parser: Parser, *, takes_one_call: bool = False) -> None:
+        self.is_over = False
+        self._takes_one_call = takes_one_call
         self._parser: Parser | None = parser
         self._calls = 0
         self._guard: CallGuard | None = None
@@ -52,7 +58,7 @@ class OutputParser:
             self._drop_parser()
             return [text]
         self._update_guard()
-        return [self._delta(part) for part in parts]
+        return self._deltas(parts)
 
     def finish(self) -> list[Delta]:
         """What was held back; the answer has ended."""
@@ -63,7 +69,7 @@ class OutputParser:
         except Exception:  # noqa: BLE001  # as above
             self._drop_parser()
             return []
-        return [self._delta(part) for part in parts]
+        return self._deltas(parts)
 
     def _update_guard(self) -> None:
         if self._guard is not None and self._guard.is_free and self._parser is not None:
@@ -73,8 +79,14 @@ class OutputParser:
         traceback.print_exc()
         self._parser = None
 
-    def _delta(self, part: Part) -> Delta:
-        return self._call(part) if isinstance(part, ToolCall) else part
+    def _deltas(self, parts: Sequence[Part]) -> list[Delta]:
+        deltas: list[Delta] = []
+        for part in parts:
+            if self.is_over:
+                break
+            deltas.append(self._call(part) if isinstance(part, ToolCall) else part)
+            self.is_over = self._takes_one_call and isinstance(deltas[-1], ToolCallDelta)
+        return deltas
 
     def _call(self, call: ToolCall) -> Delta:
         """The call, or its text if the pipe cannot carry it: numbers beyond 64 bits, lone

@@ -20,6 +20,7 @@ from ollama_async.core.conversation import (
     Detokenize,
     Embedding,
     Inference,
+    Sampling,
     Tokenize,
 )
 from ollama_async.core.errors import BadRequest, Busy, NotSupported, ServerError
@@ -52,6 +53,8 @@ CANNOT_RANK = "This server does not support reranking. Start it with `--rerankin
 
 STOPS_LIMIT = 256
 STOP_CHARACTERS_LIMIT = 1 << 16
+BIASES_LIMIT = 1024
+BIAS_LIMIT = 100.0
 
 _ERROR_CHARACTERS = 2000
 
@@ -107,11 +110,8 @@ class RequestPreparer:
     def _prepare(
         self, request: Submit, inference: Inference, budget: PreparationBudget
     ) -> PreparedRequest:
-        sampling, stops = inference.sampling, inference.sampling.stop
-        # each character of the answer is compared with each of them
-        if len(stops) > STOPS_LIMIT or sum(map(len, stops)) > STOP_CHARACTERS_LIMIT:
-            limits = f"{STOPS_LIMIT} strings or {STOP_CHARACTERS_LIMIT} characters"
-            raise BadRequest(f"stop: more than {limits}")
+        sampling = inference.sampling
+        self._check_sampling(sampling)
         num_ctx, keep = self._find_context(inference)
         encoded = self._encoder.encode(inference, num_ctx, keep, budget)
         tokens = encoded.tokens
@@ -140,7 +140,23 @@ class RequestPreparer:
             client=request.client,
             owner="" if self._shares_prefixes else request.client,
             public_tokens=public_tokens,
+            logprobs=inference.logprobs,
         )
+
+    def _check_sampling(self, sampling: Sampling) -> None:
+        """:raises BadRequest: too many stop strings or biases, or a bias that is out of range."""
+        stops, bias = sampling.stop, sampling.logit_bias
+        # each character of the answer is compared with each of them
+        if len(stops) > STOPS_LIMIT or sum(map(len, stops)) > STOP_CHARACTERS_LIMIT:
+            limits = f"{STOPS_LIMIT} strings or {STOP_CHARACTERS_LIMIT} characters"
+            raise BadRequest(f"stop: more than {limits}")
+        if len(bias) > BIASES_LIMIT:
+            raise BadRequest(f"logit_bias: more than {BIASES_LIMIT} tokens")
+        for token, value in bias.items():
+            if not 0 <= token < self._facts.vocab_size:
+                raise BadRequest(f"logit_bias: this model has no token {token}")
+            if not -BIAS_LIMIT <= value <= BIAS_LIMIT:
+                raise BadRequest(f"logit_bias: {value} is not between -100 and 100")
 
     def _constrain(
         self, inference: Inference, encoded: EncodedPrompt, budget: PreparationBudget

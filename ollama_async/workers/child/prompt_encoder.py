@@ -220,12 +220,15 @@ class PromptEncoder:
         else:
             kept, text, tokens = render(prompt)
         # a limit of its own: the candidates may have used theirs up
-        parser = budget.start_rendering()(lambda: chat_format.start(kept, text))
+        started = budget.start_rendering()(lambda: chat_format.start(kept, text))
+        parser = None
+        if started is not None:
+            parser = OutputParser(started, takes_one_call=not prompt.parallel_tool_calls)
         return EncodedPrompt(
             context + tokens,
             text,
             False,
-            None if parser is None else OutputParser(parser),
+            parser,
             {} if parser is None else bound.special,
             chat_format.delimiters(kept, text),
         )

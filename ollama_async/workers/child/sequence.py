@@ -5,10 +5,10 @@ from __future__ import annotations
 import codecs
 import re
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ollama_async.core.conversation import Usage
-from ollama_async.workers.child.engines.engine import Row
+from ollama_async.workers.child.engines.engine import Engine, Row
 from ollama_async.workers.child.mailbox import PreparedRequest
 from ollama_async.workers.child.prefix_cache import PrefixQuery, Slot
 
@@ -31,7 +31,8 @@ class RunningSequence:
     - ``row``: its part of a decoding step; the only token, ``last[0]``, is the one sampled last.
     - ``prefilled``: prompt tokens in the slot; -1: not begun. ``cached``: those that were reused.
     - ``generated``: tokens of the answer. At ``limit`` it is checked whether it goes on.
-    - ``is_stopped``: a stop string was found. ``repeated``: tokens of an endless repetition.
+    - ``is_stopped``: a stop string was found, or the only call that the answer may have.
+    - ``repeated``: tokens of an endless repetition.
     - ``last_step``: the step in which it last decoded. ``piece_of``: the bytes of a token.
     - ``decode``: from the piece of the next token to its text; often "". With a ``finder``,
       :meth:`scan` then finds stop strings in it.
@@ -43,7 +44,7 @@ class RunningSequence:
         request: PreparedRequest,
         query: PrefixQuery,
         slot: Slot,
-        piece_of: Callable[[int], bytes],
+        engine: Engine,
         repetition_limit: int = 0,
     ) -> None:
         self.request = request
@@ -52,7 +53,8 @@ class RunningSequence:
         self.num_ctx = request.num_ctx
         self.parser = request.parser
         self.constraint = request.constraint
-        self.piece_of = piece_of
+        self._control_piece_of = engine.piece_with_control
+        self.piece_of = piece_of = engine.piece
         if special := request.special:
             self.piece_of = lambda token: special.get(token) or piece_of(token)
         self.slot = slot
@@ -68,6 +70,10 @@ class RunningSequence:
         self.decode = self._decoder.feed
         stops = request.sampling.stop
         self.finder = StopStringFinder(stops) if any(stops) else None
+
+    def name_of(self, token: int) -> bytes:
+        """The bytes of a token in the answer; of control tokens that have none, their names."""
+        return self.piece_of(token) or self._control_piece_of(token)
 
     @property
     def missing(self) -> int:

@@ -5,9 +5,11 @@ weights: sums are exact enough, and no answer ends. What an engine may lose (ker
 company) is asked of the model of the package, which would say something else.
 """
 
+import math
 import resource
 import threading
 
+import msgspec
 import numpy as np
 import psutil
 import pytest
@@ -18,6 +20,7 @@ from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines import llama_sampling
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
+from ollama_async.workers.child.engines.logits import log_probabilities
 from tests.integration.llama_engine.harness import (
     GREEDY,
     QUESTIONS,
@@ -25,6 +28,7 @@ from tests.integration.llama_engine.harness import (
     answers,
     generate,
     spec_of,
+    start,
     tokens_of,
 )
 
@@ -222,6 +226,8 @@ def test_a_context_larger_than_memory_is_a_failed_load(model):
         Sampling(seed=5, repeat_penalty=1.3, repeat_last_n=8),
         Sampling(seed=5, repeat_penalty=0.5, presence_penalty=-1.0, repeat_last_n=8, top_k=4),
         Sampling(temperature=0, repeat_penalty=1.3, repeat_last_n=8),
+        Sampling(seed=5, logit_bias={7: 9.0, 40_010: 10.0, 8: -100.0}),
+        Sampling(temperature=0, repeat_penalty=1.3, logit_bias={7: 20.0, 9: 19.0}),
         GREEDY,
     ],
 )
@@ -240,10 +246,174 @@ def test_selecting_first_gives_what_the_whole_chain_gives(sampling, monkeypatch)
 
     short, selects = draw()
     assert selects
-    monkeypatch.setattr(llama_sampling, "_MAX_KEPT_SHARE", 10**9)
+    monkeypatch.setattr(llama_sampling, "can_find_largest", lambda *_: False)
     whole, selects = draw()
     assert not selects
     assert short == whole
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        GREEDY,
+        Sampling(seed=5),
+        Sampling(seed=5, top_k=0),
+        Sampling(seed=5, mirostat=2),
+        Sampling(temperature=0, repeat_penalty=1.3),
+    ],
+)
+def test_a_bias_applies_on_every_path_and_leaves_the_logits_as_they_are(sampling):
+    vocab_size = 20_000
+    row = np.random.default_rng(3).normal(size=vocab_size).astype(np.float32)
+    kept = row.copy()
+    best = int(row.argmax())
+
+    def draw(bias):
+        biased = msgspec.structs.replace(sampling, logit_bias=bias)
+        sampler = llama_sampling.Sampler(biased, [], vocab_size=vocab_size, num_ctx=64)
+        token = sampler.sample(row, llama_sampling.CandidateArray(vocab_size))
+        sampler.close()
+        return token
+
+    assert draw({13: 100.0}) == 13
+    assert draw({13: 100.0, 14: 99.0, best: -100.0}) == 13
+    assert draw({best: -100.0}) != best
+    assert (row == kept).all()
+
+
+def share_of(sampling, logits, draws=3000):
+    """How often each token is drawn."""
+    row = np.full(64, -50, np.float32)
+    row[: len(logits)] = logits
+    candidates = llama_sampling.CandidateArray(64)
+    counts = np.zeros(64)
+    sampler = llama_sampling.Sampler(sampling, [], vocab_size=64, num_ctx=64)
+    for _ in range(draws):
+        counts[sampler.sample(row, candidates)] += 1
+    sampler.close()
+    return counts[: len(logits)] / draws
+
+
+FAIR = {"seed": 5, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
+PROBABILITIES = np.array([0.5, 0.25, 0.15, 0.1])
+
+
+def renormalized(*tokens):
+    kept = np.zeros(4)
+    kept[list(tokens)] = PROBABILITIES[list(tokens)]
+    return kept / kept.sum()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, renormalized(0, 1, 2, 3)),
+        ({"min_p": 0.25}, renormalized(0, 1, 2)),  # relative to the best: at least 0.125
+        ({"min_p": 0.35}, renormalized(0, 1)),
+        ({"min_p": 1.0}, renormalized(0)),
+        ({"top_p": 0.7}, renormalized(0, 1)),
+        ({"top_p": 0.8}, renormalized(0, 1, 2)),
+        ({"top_k": 2}, renormalized(0, 1)),
+        # entropy 1.21; the distances of -log p from it: 0.51, 0.18, 0.69, 1.09
+        ({"typical_p": 0.2}, renormalized(1)),
+        ({"typical_p": 0.7}, renormalized(0, 1)),
+        ({"typical_p": 0.8}, renormalized(0, 1, 2)),
+        ({"temperature": 0.5}, PROBABILITIES**2 / (PROBABILITIES**2).sum()),
+        ({"logit_bias": {3: math.log(5)}}, np.array([0.5, 0.25, 0.15, 0.5]) / 1.4),
+    ],
+)
+def test_samplers_draw_with_the_probabilities_of_their_mathematics(options, expected):
+    share = share_of(Sampling(**{**FAIR, **options}), np.log(PROBABILITIES))
+    assert share == pytest.approx(expected, abs=0.04)
+    assert ((share > 0) == (expected > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"repeat_penalty": 2.0}, [1.0, 2.0, 3.0, -8.0]),
+        ({"presence_penalty": 1.0}, [1.0, 3.0, 3.0, -5.0]),
+        ({"frequency_penalty": 0.5}, [1.0, 3.5, 3.0, -5.0]),  # seen once and twice
+        ({"frequency_penalty": 0.5, "repeat_last_n": 1}, [2.0, 3.5, 3.0, -4.0]),
+        ({"repeat_penalty": 2.0, "repeat_last_n": 0}, [2.0, 4.0, 3.0, -4.0]),
+    ],
+)
+def test_penalties_change_logits_by_their_mathematics(options, expected):
+    """The prompt was 0 0 3 3 1; each token's logit is found by comparison with another."""
+    logits = np.array([2.0, 4.0, 3.0, -4.0], np.float32)
+    prompt = [0, 0, 3, 3, 1]
+    for token, value in enumerate(expected):
+        for margin, wins in ((-0.01, True), (0.01, False)):
+            row = np.full(64, -1000, np.float32)
+            row[:4] = logits
+            row[[other for other in range(4) if other != token]] = -1000
+            row[9] = value + margin
+            sampling = Sampling(temperature=0, **options)
+            sampler = llama_sampling.Sampler(sampling, prompt, vocab_size=64, num_ctx=64)
+            chosen = sampler.sample(row, llama_sampling.CandidateArray(64))
+            sampler.close()
+            assert (chosen == token) == wins, (token, value + margin)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_mirostat_keeps_the_surprise_near_its_target(version):
+    random = np.random.default_rng(3)
+    rows = random.normal(size=(300, 5000)).astype(np.float32) * 4
+    surprises = {}
+    for target in (2.0, 5.0):
+        sampling = Sampling(seed=5, temperature=1.0, mirostat=version, mirostat_tau=target)
+        sampler = llama_sampling.Sampler(sampling, [], vocab_size=5000, num_ctx=64)
+        candidates = llama_sampling.CandidateArray(5000)
+        drawn = []
+        for row in rows:
+            token = sampler.sample(row, candidates)
+            drawn.append(-log_probabilities(row, token, 0)[0] / math.log(2))
+        sampler.close()
+        surprises[target] = float(np.mean(drawn[100:]))
+    assert 1.0 < surprises[2.0] < 3.5
+    assert surprises[5.0] > surprises[2.0] + 1.0
+
+
+def test_mirostat_without_temperature_takes_the_most_likely_token(engine):
+    assert generate(engine, 0, "they said", sampling=Sampling(temperature=0, mirostat=2)) == (
+        generate(engine, 0, "they said")
+    )
+
+
+def test_logprobs_are_those_of_the_raw_logits_whatever_the_sampling(engine):
+    prompt = tokens_of(engine, "they said")
+    found = []
+    for sampling in (
+        GREEDY,
+        Sampling(seed=5, temperature=2),
+        Sampling(temperature=0, repeat_penalty=1.5, logit_bias={70: 100.0}),
+    ):
+        engine.trim(0, 0)
+        engine.begin(0, sampling, prompt)
+        [token] = engine.step([Row(0, prompt, 0, samples=True)])
+        logits = engine.read_logits()[0].astype(np.float64)
+        expected = logits - math.log(np.exp(logits).sum())
+        logprob, best = engine.logprobs(0, token, 20)
+        assert logprob == pytest.approx(expected[token], abs=1e-4)
+        assert [value for _, value in best] == pytest.approx(np.sort(expected)[:-21:-1], abs=1e-4)
+        found.append(best)
+        engine.end(0)
+    assert found[0] == found[1] == found[2]
+
+
+def test_suppressed_tokens_are_in_no_list(engine, monkeypatch):
+    prompt = tokens_of(engine, "they said")
+    plain = start(engine, 0, prompt)
+    best = [token for token, _ in engine.logprobs(0, plain[0], 3)[1]]
+    engine.end(0)
+    engine.trim(0, 0)
+    monkeypatch.setattr(engine._tokenizer, "suppressed", best[:2])
+    [token] = start(engine, 0, prompt)
+    logprob, rest = engine.logprobs(0, token, 20)
+    assert token == best[2]
+    assert rest[0] == (token, logprob)
+    assert not {token for token, _ in rest} & set(best[:2])
+    assert math.isfinite(logprob)
 
 
 def test_broken_logits_still_give_a_token():

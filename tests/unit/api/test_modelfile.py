@@ -126,11 +126,11 @@ def test_byte_order_marks_are_obeyed(encoding: str) -> None:
 def test_parameters_are_typed_and_repeated_lists_collect() -> None:
     text = (
         "FROM x\nPARAMETER num_ctx 1\nPARAMETER num_ctx 4096\nPARAMETER use_mmap false\n"
-        "PARAMETER stop a\nPARAMETER stop b\nPARAMETER mirostat 1\n"
+        "PARAMETER stop a\nPARAMETER stop b\nPARAMETER low_vram 1\n"
     )
     assert parse(text).parameters() == (
         {"num_ctx": 4096, "use_mmap": False, "stop": ["a", "b"]},
-        ["warning: parameter mirostat is deprecated"],
+        ["warning: parameter low_vram is deprecated"],
     )
 
 

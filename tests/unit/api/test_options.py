@@ -76,6 +76,9 @@ def test_wrong_types_have_ollamas_error_texts(params, text):
         {"num_batch": 0},
         {"repeat_penalty": 0},
         {"repeat_last_n": -2},
+        {"mirostat": 3},
+        {"mirostat_tau": -1},
+        {"mirostat_eta": math.nan},
         {"seed": 2**63},
         {"stop": ["x"] * (STOP_LIMIT + 1)},
         {"stop": ["", "x" * STOP_LENGTH_LIMIT, "y"]},
@@ -92,9 +95,24 @@ def test_fractions_of_integers_are_cut_off():
 
 
 def test_unknown_names_are_ignored_but_reported():
-    params = {"mirostat": 1, "top_k": 1, "x": "y"}
+    params = {"miros": 1, "top_k": 1, "x": "y"}
     assert check_parameters(params) == {"top_k": 1}
-    assert unknown_parameters(params) == ["mirostat", "x"]
+    assert unknown_parameters(params) == ["miros", "x"]
+
+
+@pytest.mark.parametrize("name", sorted(DEPRECATED))
+@pytest.mark.parametrize("value", [1, "no number", None, {"a": []}])
+def test_options_of_the_past_are_accepted_whatever_their_values(name, value):
+    assert check_parameters({name: value}) == {}
+    assert unknown_parameters({name: value}) == []
+    assert parse_parameter(name, [str(value)]) is None
+    assert merge({name: value}, {name: value}) == merge({}, {})
+
+
+def test_mirostat_is_an_option_again():
+    sampling = merge({"mirostat": 1, "mirostat_tau": 3}, {"mirostat": 2}).sampling
+    assert (sampling.mirostat, sampling.mirostat_tau, sampling.mirostat_eta) == (2, 3.0, 0.1)
+    assert merge({}, {}).sampling.mirostat == 0
 
 
 def test_empty_stop_strings_are_dropped():
@@ -128,7 +146,8 @@ def test_any_options_are_either_refused_or_usable(params):
         ("temperature", ["1", "2"], 2.0),
         ("use_mmap", ["F"], False),
         ("stop", ["a", "b"], ["a", "b"]),
-        ("mirostat", ["1"], None),
+        ("mirostat", ["1"], 1),
+        ("tfs_z", ["1"], None),
     ],
 )
 def test_text_is_typed_by_the_table(name, values, typed):

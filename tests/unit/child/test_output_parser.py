@@ -85,7 +85,7 @@ class ParserHarness:
         self.sent = []
         self.loop = EngineLoop(self.engine, self.mailbox, self.sent.extend, BatchPlanner(64))
 
-    def put(self, *, limit=50, stop=(), parser=None, number=1):
+    def put(self, *, limit=50, stop=(), parser=None, number=1, takes_one_call=False):
         hand_over(
             self.mailbox,
             PreparedRequest(
@@ -97,7 +97,7 @@ class ParserHarness:
                 max_tokens=limit,
                 shift=False,
                 returns_context=False,
-                parser=OutputParser(parser or Brackets()),
+                parser=OutputParser(parser or Brackets(), takes_one_call=takes_one_call),
                 special=self.special,
             ),
         )
@@ -208,17 +208,47 @@ def test_a_parser_that_fails_loses_no_text_and_affects_no_other_request(capsys):
     assert sum(isinstance(message, Started) for message in harness.sent) == 2
 
 
-class Says:
-    """A parser that says one thing at the end."""
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["so ", "[a]", "[b]", "more"],
+        ["so [", "a][b][c] more"],
+        ["so ", "[a", "] and then [b] more"],
+    ],
+)
+def test_an_answer_that_may_have_one_call_ends_with_it(tokens):
+    harness = ParserHarness(*tokens).put(takes_one_call=True).run()
 
-    def __init__(self, part):
-        self.part = part
+    (before, called) = harness.pieces()
+    assert (before, called[:3]) == ("so ", ("call", "a", 0))
+    assert (harness.end.reason, harness.end.stop_string) == ("stop", "")
+    assert harness.end.usage.answer <= 3
+
+
+def test_an_answer_that_may_have_one_call_may_have_none():
+    harness = ParserHarness("so ", "[a").put(takes_one_call=True).run()
+
+    assert harness.pieces() == ["so [a"]
+
+
+def test_of_calls_that_are_known_only_at_the_end_the_first_counts():
+    calls = [ToolCall(ToolFunction(name)) for name in "ab"]
+    parser = OutputParser(Says(*calls, "c"), takes_one_call=True)
+    assert [delta.call.function.name for delta in parser.finish()] == ["a"]
+    assert parser.is_over
+
+
+class Says:
+    """A parser that says something at the end."""
+
+    def __init__(self, *parts):
+        self.parts = parts
 
     def feed(self, _text):
         return []
 
     def finish(self):
-        return [self.part]
+        return list(self.parts)
 
 
 def test_a_call_keeps_the_id_that_it_has():

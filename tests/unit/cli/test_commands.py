@@ -175,7 +175,7 @@ def test_create_sends_the_values_of_the_modelfile(fake, tmp_path, capsys):
     fake.answers["POST", "/api/create"] = (200, [{"status": "parsing"}, {"status": "success"}])
     words = modelfile(
         tmp_path,
-        'FROM ./m.gguf\nPARAMETER top_k 3\nPARAMETER stop "a b"\nPARAMETER mirostat 1\n'
+        'FROM ./m.gguf\nPARAMETER top_k 3\nPARAMETER stop "a b"\nPARAMETER low_vram 1\n'
         'SYSTEM """one\ntwo"""\nLICENSE free\nMESSAGE user hi\n',
     )
     assert main(words) == 0
@@ -190,7 +190,7 @@ def test_create_sends_the_values_of_the_modelfile(fake, tmp_path, capsys):
         }
     ]
     err = capsys.readouterr().err
-    assert "warning: parameter mirostat is deprecated\n" in err
+    assert "warning: parameter low_vram is deprecated\n" in err
     assert err.endswith("parsing\nsuccess\n")
 
 

@@ -25,7 +25,7 @@ def test_a_modelfile_can_express_all_fields(store: Store, tiny: str) -> None:
     created(store, model="base", files={"t.gguf": tiny})
     text = (
         'FROM base\nTEMPLATE "{{ .Prompt }}"\nSYSTEM """one\ntwo"""\nPARAMETER top_k 3\n'
-        "PARAMETER stop a\nPARAMETER stop b\nPARAMETER mirostat 1\nLICENSE free\nLICENSE MIT\n"
+        "PARAMETER stop a\nPARAMETER stop b\nPARAMETER low_vram 1\nLICENSE free\nLICENSE MIT\n"
         "MESSAGE user hi\nMESSAGE assistant ho\nRENDERER qwen3-coder\nPARSER qwen3.5\n"
         "REQUIRES 0.14.0\n"
     )

@@ -121,6 +121,14 @@ class Engine(Protocol):
         :raises EngineError: nothing of this step counts; the caller clears the slots.
         """
 
+    def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        """Of ``token``, which the slot sampled in the last step: the natural logarithm of its
+        probability, by the model's own logits, before anything changes them. And of the ``top``
+        most likely tokens in its place, best first; those that can never come are left out.
+
+        All are finite. Costs as much as sampling does; call it only for requests that ask.
+        """
+
     def trim(self, slot: int, length: int) -> bool:
         """Remove positions ≥ ``length``. False: the model cannot, and the slot is empty now."""
 

@@ -32,7 +32,8 @@ from ollama_async.workers.child.engines.llama_model import (
     open_context,
     open_model,
 )
-from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Logits, Sampler
+from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Sampler
+from ollama_async.workers.child.engines.logits import Logits, log_probabilities
 from ollama_async.workers.load_spec import LoadSpec
 
 
@@ -198,6 +199,7 @@ class LlamaCpp:
         self._has_pending_moves = False  # shifts and copies that the next decode performs
         self._logits: Logits = np.zeros((spec.slots, self._tokenizer.size), np.float32)
         self._logits_address = 0
+        self._row_of: dict[int, int] = {}  # slots of the last step, and their rows of logits
         template: bytes | None = lib.llama_model_chat_template(model, None)
         can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self.facts = EngineFacts(
@@ -262,6 +264,9 @@ class LlamaCpp:
             raise EngineError(_FAILURES.get(status, f"llama_decode returned {status}"))
         return self._sample([row.slot for row in rows if row.samples])
 
+    def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
+        return log_probabilities(self.read_logits()[self._row_of[slot]], token, top)
+
     def trim(self, slot: int, length: int) -> bool:
         if length > 0 and self._length(slot) <= length:
             return True
@@ -316,6 +321,7 @@ class LlamaCpp:
         if suppressed:
             logits[: len(slots), suppressed] = -np.inf
         row_of = {slot: row for row, slot in enumerate(sorted(slots))}  # the batch was sorted
+        self._row_of = row_of
         tokens = []
         for slot in slots:
             sampler = self._samplers[slot]

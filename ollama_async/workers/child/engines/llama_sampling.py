@@ -1,16 +1,16 @@
 """Sampling: the library's sampler chain, in llama-server's order.
 
-penalties → top_k → typical_p → top_p → min_p → temperature → draw. (llama-server's DRY,
-top-n-sigma and XTC are off by default and have no option in Ollama's API.)
+logit_bias → penalties → top_k → typical_p → top_p → min_p → temperature → draw. Mirostat takes
+the place of top_k to min_p, after temperature. (llama-server's DRY, top-n-sigma and XTC are off by
+default and have no option in Ollama's API.)
 
 The library's own ``llama_sampler_sample`` copies the whole vocabulary for each token: 125 µs for
 150,000 tokens, 510 with penalties. Two shortcuts give the same token in 60 and 75 µs:
 
 * greedy without penalties is an argmax;
-* with ``top_k`` only the largest logits can win, so the chain gets only those. To find them, the
-  row is split into many interleaved strands: at least k logits reach the k-th largest strand
-  maximum, and hardly more. Penalties change only the logits of recent tokens, so k + their number
-  largest, and those tokens themselves, are enough.
+* with ``top_k`` only the largest logits can win, so the chain gets only those. Penalties change
+  only the logits of recent tokens, so k + their number largest, and those tokens themselves, are
+  enough. A bias is added to a copy of the row before.
 
 With a constraint, a token is sampled without it first, and again among the allowed tokens if it is
 not allowed. The distribution is the same (up to what ``top_k`` and ``top_p`` cut off), and checking
@@ -30,15 +30,13 @@ from numpy.typing import NDArray
 
 from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.engines.engine import Constraint
+from ollama_async.workers.child.engines.logits import Logits, can_find_largest, find_largest
 
-Logits = NDArray[np.float32]
-
-_STRAND = 64  # logits in a strand
-_MAX_KEPT_SHARE = 4  # selecting first pays while k is at most 1/4 of the strands
 _LONGEST_MEMORY = 4096
 """Tokens that penalties look back at most. Feeding them to a new request's sampler takes a
 microsecond each, while all other requests wait."""
 _RANDOM_SEED = 0xFFFFFFFF  # the library's value for a random seed
+_MIROSTAT_TOKENS = 100  # from which Mirostat 1 estimates Zipf's exponent, as in its paper
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 
@@ -88,6 +86,9 @@ class Sampler:
             or sampling.frequency_penalty != 0.0
         )
         self._constraint = constraint
+        bias = sampling.logit_bias
+        self._biased = np.fromiter(bias, np.intp, len(bias))
+        self._bias = np.fromiter(bias.values(), np.float32, len(bias))
         self._is_argmax = sampling.temperature <= 0 and not penalizes
         self._recent: deque[int] | None = deque(maxlen=last_n) if penalizes else None
         self._kept = _count_kept(sampling, last_n if penalizes else 0, vocab_size)
@@ -96,7 +97,12 @@ class Sampler:
             self._accept(prompt[-last_n:])
 
     def sample(self, logits: Logits, candidates: CandidateArray) -> int:
-        """One token; ``logits`` is the row of the vocabulary, as the library wrote it."""
+        """One token; ``logits`` is the row of the vocabulary, as the library wrote it, and stays as
+        it is.
+        """
+        if self._biased.size:
+            logits = logits.copy()
+            logits[self._biased] += self._bias
         if self._is_argmax:
             token = int(logits.argmax())
         else:
@@ -128,13 +134,8 @@ class Sampler:
 
     def _select(self, logits: Logits) -> NDArray[np.intp] | None:
         """A superset of the tokens that top_k can keep; None: take all."""
-        width = len(logits) // _STRAND
-        maxima = logits[: width * _STRAND].reshape(_STRAND, width).max(axis=0)
-        maxima.partition(width - self._kept)
-        chosen = np.flatnonzero(logits >= maxima[width - self._kept])
-        if len(chosen) < self._kept:  # the model produced NaN
-            return None
-        if self._recent is None:
+        chosen = find_largest(logits, self._kept)
+        if chosen is None or self._recent is None:
             return chosen
         return np.union1d(chosen, np.fromiter(self._recent, np.intp))
 
@@ -149,11 +150,11 @@ def _count_kept(sampling: Sampling, penalized: int, vocab_size: int) -> int:
     """How many of the largest logits are enough; 0: all are needed."""
     if sampling.temperature <= 0:
         kept = 1 + penalized
-    elif sampling.top_k > 0:
+    elif sampling.top_k > 0 and not sampling.mirostat:
         kept = sampling.top_k + penalized
     else:
         return 0
-    return kept if kept * _MAX_KEPT_SHARE <= vocab_size // _STRAND else 0
+    return kept if can_find_largest(kept, vocab_size) else 0
 
 
 def _build_chain(sampling: Sampling, last_n: int, vocab_size: int) -> Any:
@@ -172,15 +173,27 @@ def _build_chain(sampling: Sampling, last_n: int, vocab_size: int) -> Any:
     if sampling.temperature <= 0:
         links.append(lib.llama_sampler_init_greedy())
     else:
-        seed = _RANDOM_SEED if sampling.seed < 0 else min(sampling.seed, _RANDOM_SEED - 1)
-        links += [
-            lib.llama_sampler_init_top_k(sampling.top_k),
-            lib.llama_sampler_init_typical(sampling.typical_p, 0),
-            lib.llama_sampler_init_top_p(sampling.top_p, 0),
-            lib.llama_sampler_init_min_p(sampling.min_p, 0),
-            lib.llama_sampler_init_temp(sampling.temperature),
-            lib.llama_sampler_init_dist(seed),
-        ]
+        links += _build_draw(sampling, vocab_size)
     for link in links:
         lib.llama_sampler_chain_add(chain, link)
     return chain
+
+
+def _build_draw(sampling: Sampling, vocab_size: int) -> list[Any]:
+    """The links that narrow the choice down, and draw."""
+    seed = _RANDOM_SEED if sampling.seed < 0 else min(sampling.seed, _RANDOM_SEED - 1)
+    heat = lib.llama_sampler_init_temp(sampling.temperature)
+    target, rate = sampling.mirostat_tau, sampling.mirostat_eta
+    if sampling.mirostat == 1:
+        draw = lib.llama_sampler_init_mirostat(vocab_size, seed, target, rate, _MIROSTAT_TOKENS)
+        return [heat, draw]
+    if sampling.mirostat == 2:
+        return [heat, lib.llama_sampler_init_mirostat_v2(seed, target, rate)]
+    return [
+        lib.llama_sampler_init_top_k(sampling.top_k),
+        lib.llama_sampler_init_typical(sampling.typical_p, 0),
+        lib.llama_sampler_init_top_p(sampling.top_p, 0),
+        lib.llama_sampler_init_min_p(sampling.min_p, 0),
+        heat,
+        lib.llama_sampler_init_dist(seed),
+    ]

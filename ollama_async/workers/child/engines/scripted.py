@@ -4,11 +4,15 @@ It ships with the product: tests, the benchmark of the gateway alone and chaos r
 has one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script;
 equal pieces are the same token. It keeps no past text, but checks positions as strictly as a real
 KV cache, so a batcher that loses count fails here, too.
+
+Its logprobs are made up, and always the same: the token that comes has a probability of 1/2, the
+tokens with the next ids have 1/4, 1/8 and so on; after the last id comes 0.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import threading
@@ -30,6 +34,7 @@ from ollama_async.workers.child.engines.engine import (
 from ollama_async.workers.load_spec import LoadSpec
 
 _BYTES = 256
+_LOG_HALF = math.log(0.5)
 _PROGRESS_PERIOD_S = 0.05
 _BEFORE_FAULT_S = 0.002
 """How long the step before a fault takes: enough for earlier output to be sent first."""
@@ -118,6 +123,11 @@ class Scripted:
             self._wait(rows)
         answers = self._answers
         return [next(answers[row.slot]) for row in rows if row.samples]
+
+    def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:  # noqa: ARG002  # the same in all slots
+        size = len(self._pieces)
+        ranked = ((token + rank) % size for rank in range(min(top, size)))
+        return _LOG_HALF, [(each, _LOG_HALF * rank) for rank, each in enumerate(ranked, 1)]
 
     def trim(self, slot: int, length: int) -> bool:
         self._lengths[slot] = min(length, self._lengths[slot])

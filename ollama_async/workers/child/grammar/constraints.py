@@ -261,7 +261,8 @@ def _key(
     tools = prompt.tools if _is_call_forced(inference) else []
     begin = delimiters.thoughts[0] if delimiters.thoughts else ""
     thoughts = delimiters.thoughts, rendered.rstrip().endswith(begin), delimiters.begins_thinking
-    asked = inference.format, tools, prompt.tool_choice, prompt.think
+    choice = prompt.tool_choice, prompt.parallel_tool_calls
+    asked = inference.format, tools, choice, prompt.think
     shown = thoughts, delimiters.calls, delimiters.opening
     text = json.dumps((asked, shown)).encode()  # schemas may have numbers that msgpack cannot take
     return hashlib.sha256(text + _pack(dict(special))).digest()
@@ -285,7 +286,10 @@ def _answer_grammar(
     if _is_call_forced(inference):
         if delimiters.calls is None:
             raise BadRequest("tool_choice: this model's tool calls cannot be forced")
-        body = _forced_call(prompt.tools, prompt.tool_choice, *delimiters.calls, special=special)
+        most = MAX_CALLS if prompt.tool_choice == "required" and prompt.parallel_tool_calls else 1
+        body = _forced_calls(
+            prompt.tools, prompt.tool_choice, *delimiters.calls, special=special, most=most
+        )
     else:
         body = f"answer: {json_rule(inference.format)}\n"
     return HEAD + _start(prompt.think, rendered, delimiters, special) + body + _RULES
@@ -295,11 +299,17 @@ def _is_call_forced(inference: Inference) -> bool:
     return inference.prompt.tool_choice not in {"auto", "none"}
 
 
-def _forced_call(
-    tools: Sequence[dict[str, Any]], choice: str, begin: str, end: str, *, special: SpecialTokens
+def _forced_calls(
+    tools: Sequence[dict[str, Any]],
+    choice: str,
+    begin: str,
+    end: str,
+    *,
+    special: SpecialTokens,
+    most: int,
 ) -> str:
-    """The rule ``answer``: a JSON object of ``name`` and ``arguments`` between ``begin`` and
-    ``end``; with ``choice`` ``required``, one or several.
+    """The rule ``answer``: one to ``most`` JSON objects of ``name`` and ``arguments``, each between
+    ``begin`` and ``end``.
 
     :raises BadRequest: the chosen tool does not exist, or its schema cannot be enforced.
     """
@@ -322,7 +332,7 @@ def _forced_call(
     key = literal('"name":')
     opened = f'{text_pattern(begin, special)} gap? "{{" gap? {key} gap? ({either})'
     rules.append(f'call: {opened} gap? "}}" gap? {text_pattern(end, special)}\n')
-    more = f" (gap? call){{0,{MAX_CALLS - 1}}}" if choice == "required" else ""
+    more = f" (gap? call){{0,{most - 1}}}" if most > 1 else ""
     return f"answer: call{more}\n" + "".join(rules)
 
 
