@@ -29,6 +29,22 @@ _PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
 }
 
+_EXAMPLES: dict[str, Any] = {
+    "model": "demo",
+    "prompt": "Why is the sky blue?",
+    "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+    "input": "Why is the sky blue?",
+    "text": "Why is the sky blue?",
+    "tokens": [72, 105],
+    "query": "fruit",
+    "documents": ["an apple", "a train"],
+    "source": "demo",
+    "destination": "my-demo",
+    "max_tokens": 64,
+    "max_output_tokens": 64,
+}
+"""Values of the fields with these names."""
+
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """What a route takes and gives. Types are those that msgspec knows; None: no body.
@@ -51,79 +67,79 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 OPERATIONS: dict[tuple[str, str], Operation] = {
-    ("GET", "/"): Operation(tag="server", summary="Whether the server runs", text="text/plain"),
+    ("GET", "/"): Operation(tag="Server", summary="Whether the server runs", text="text/plain"),
     ("GET", "/api/version"): Operation(
-        tag="server",
+        tag="Server",
         summary="The Ollama release whose behaviour is matched",
         answer=ollama.VersionResponse,
     ),
     ("GET", "/healthz"): Operation(
-        tag="server", summary="Whether requests are accepted", answer=dict[str, Any]
+        tag="Server", summary="Whether requests are accepted", answer=dict[str, Any]
     ),
     ("GET", "/metrics"): Operation(
-        tag="server", summary="Metrics for Prometheus", text="text/plain"
+        tag="Server", summary="Metrics for Prometheus", text="text/plain"
     ),
     ("GET", "/openapi.json"): Operation(
-        tag="server", summary="This description", answer=dict[str, Any]
+        tag="Server", summary="This description", answer=dict[str, Any]
     ),
     ("GET", "/docs"): Operation(
-        tag="server", summary="A page that shows this description", text="text/html"
+        tag="Server", summary="A page that shows this description", text="text/html"
     ),
     ("GET", "/api/tags"): Operation(
-        tag="models", summary="The models in the store", answer=ollama.ListResponse
+        tag="Models", summary="The models in the store", answer=ollama.ListResponse
     ),
     ("GET", "/api/ps"): Operation(
-        tag="models", summary="The models in memory", answer=ollama.ProcessResponse
+        tag="Models", summary="The models in memory", answer=ollama.ProcessResponse
     ),
     ("POST", "/api/show"): Operation(
-        tag="models",
+        tag="Models",
         summary="Everything about a model",
         request=ollama.ShowRequest,
         required=("model",),
         answer=ollama.ShowResponse,
     ),
     ("POST", "/api/create"): Operation(
-        tag="models",
+        tag="Models",
         summary="Make a model from files or from another model",
         request=ollama.CreateRequest,
         required=("model",),
         stream=ollama.ProgressStatus,
     ),
     ("POST", "/api/copy"): Operation(
-        tag="models",
+        tag="Models",
         summary="Give a model a second name",
         request=ollama.CopyRequest,
         required=("source", "destination"),
     ),
     ("DELETE", "/api/delete"): Operation(
-        tag="models",
+        tag="Models",
         summary="Remove a model",
         request=ollama.DeleteRequest,
         required=("model",),
     ),
     ("POST", "/api/blobs/{digest}"): Operation(
-        tag="models",
+        tag="Models",
         summary="Upload a file",
         upload="application/octet-stream",
         status=201,
     ),
-    ("HEAD", "/api/blobs/{digest}"): Operation(tag="models", summary="Whether a file exists"),
+    ("HEAD", "/api/blobs/{digest}"): Operation(tag="Models", summary="Whether a file exists"),
     ("POST", "/api/pull"): Operation(
-        tag="models",
+        tag="Models",
         summary="Fetch a model from a registry",
         request=ollama.PullRequest,
         required=("model",),
         stream=ollama.ProgressStatus,
     ),
     ("POST", "/api/push"): Operation(
-        tag="models",
+        tag="Models",
         summary="Send a model to its registry",
         request=ollama.PushRequest,
         required=("model",),
         stream=ollama.ProgressStatus,
     ),
     ("POST", "/api/generate"): Operation(
-        tag="ollama",
+        tag="Ollama",
         summary="Continue a prompt",
         request=ollama.GenerateRequest,
         required=("model",),
@@ -131,7 +147,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         stream=ollama.GenerateResponse,
     ),
     ("POST", "/api/chat"): Operation(
-        tag="ollama",
+        tag="Ollama",
         summary="Answer a conversation",
         request=ollama.ChatRequest,
         required=("model",),
@@ -192,6 +208,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="openai", summary="One model of the store", answer=openai.Model
     ),
 }
+
+
+def example(request: Any) -> dict[str, Any]:
+    """A body of this type that works with the shipped model ``demo``."""
+    names = [field.encode_name for field in msgspec.structs.fields(request)]
+    return {name: _EXAMPLES[name] for name in names if name in _EXAMPLES}
 
 
 async def openapi(_request: web.Request) -> web.Response:
@@ -279,6 +301,8 @@ def _operation(path: str, operation: Operation, of_kind: dict[Any, Any]) -> dict
             schema = {"allOf": [schema, {"required": list(operation.required)}]}
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schema}},
+            "content": {
+                "application/json": {"schema": schema, "example": example(operation.request)}
+            },
         }
     return described

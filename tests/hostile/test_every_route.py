@@ -10,12 +10,12 @@ import asyncio
 import base64
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
+from ollama_async.gateway import openapi
 from ollama_async.gateway.openapi import OPERATIONS, Operation
 from ollama_async.gateway.response_formats.errors import Protocol, protocol_of
 from tests.integration.conftest import running_servers
@@ -26,7 +26,7 @@ CONCURRENT = 8
 DEADLINE_S = 60.0
 
 SCRIPTS = {
-    "talks": {
+    "demo": {
         "tokens": ["fine ", "thanks"],
         "capabilities": ["tools", "thinking", "insert", "vision"],
         "slots": 8,
@@ -36,7 +36,7 @@ SCRIPTS = {
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()
 VALUES: list[bytes] = [
     *(b"null", b"true", b"-1", b"0", b"1e400", b"-1e-400", b"9" * 30, b"9" * 400, b"NaN", b"1.5"),
-    *(b'""', b'"x"', b'"talks"', b'"\\ud800"', b'"\\u0000"', b'"\xff\xfe"', b"'x'", b'"%s%n{{.}}"'),
+    *(b'""', b'"x"', b'"demo"', b'"\\ud800"', b'"\\u0000"', b'"\xff\xfe"', b"'x'", b'"%s%n{{.}}"'),
     *(b"[]", b"[[]]", b"[null]", b"[{}]", b"[1]", b"[-1]", b"[1e99]", b'["x", 1]', b"[[[[[1]]]]]"),
     *(b"{}", b'{"a":{}}', b'{"type":"x"}', b'{"type":null}', b'{"":""}', b'{"a":1,"a":2}'),
     *(b'[{"role":"user"}]', b'[{"role":"tool","content":"x"}]', b'[{"role":1,"content":[]}]'),
@@ -56,26 +56,10 @@ VALUES: list[bytes] = [
 ]
 BODIES: list[bytes] = [
     *(b"", b" ", b"{", b"null", b"[]", b'"x"', b"1", b"nul", b"{}{}", b'{"model"', b'{"a":}'),
-    *('{"model":"talks"}'.encode(coding) for coding in ("utf-16", "utf-32", "utf-8-sig")),
-    *(b'{"model":"talks","model":5}', b'{"model":{"model":{}}}', b'{"model":"talks"}}}}'),
+    *('{"model":"demo"}'.encode(coding) for coding in ("utf-16", "utf-32", "utf-8-sig")),
+    *(b'{"model":"demo","model":5}', b'{"model":{"model":{}}}', b'{"model":"demo"}}}}'),
     *(b"\x00\x01\x02", b"\x1f\x8b\x08", b"--x\r\n\r\n--x--", b"a=1&b=2", b"[" * 100_000),
 ]
-SAMPLES: dict[str, Any] = {
-    "model": "talks",
-    "source": "talks",
-    "destination": "copied",
-    "prompt": "hello",
-    "input": "hello",
-    "text": "hello",
-    "query": "hello",
-    "documents": ["a", "b"],
-    "tokens": [104, 105],
-    "messages": [{"role": "user", "content": "hello"}],
-    "max_tokens": 4,
-    "max_output_tokens": 4,
-    "stream": False,
-}
-
 ATTACKED = {
     f"{method} {path}": (method, path, operation)
     for (method, path), operation in OPERATIONS.items()
@@ -96,9 +80,9 @@ def bodies(path: str, operation: Operation) -> Iterator[bytes]:
     """Broken documents, then valid ones in which one field, known or not, has a wrong value."""
     yield from BODIES
     names = [field.encode_name for field in msgspec.structs.fields(operation.request)]
-    sample = {name: SAMPLES[name] for name in names if name in SAMPLES}
+    sample = openapi.example(operation.request) | {"stream": False}
     if path in {"/api/pull", "/api/push"}:
-        del sample["model"]
+        del sample["model"]  # a valid one would look for a registry
     for name in [*names, "unknown", "\ud800"]:
         rest = {other: value for other, value in sample.items() if other != name}
         begin = json.dumps(rest).encode()[:-1] + (b"," if rest else b"")
