@@ -30,7 +30,6 @@ _PAGE_HEADERS = {
 }
 
 _EXAMPLES: dict[str, Any] = {
-    "model": "demo",
     "prompt": "Why is the sky blue?",
     "messages": [{"role": "user", "content": "Why is the sky blue?"}],
     "input": "Why is the sky blue?",
@@ -51,11 +50,12 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``request``: the JSON body, with at least the fields ``required``. ``answer``: the JSON body of
     an answer with ``status``. ``stream``: one object of a streamed answer; ``events``: one event.
-    ``text``: the media type of an answer that is not JSON.
+    ``text``: the media type of an answer that is not JSON. ``model``: the one in the example.
     """
 
     tag: str
     summary: str
+    model: str = "demo"
     request: Any = None
     required: tuple[str, ...] = ()
     upload: str = ""
@@ -155,6 +155,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         stream=ollama.ChatResponse,
     ),
     ("POST", "/api/embed"): Operation(
+        model="demo-embed",
         tag="ollama",
         summary="Normalised vectors of texts",
         request=ollama.EmbedRequest,
@@ -162,6 +163,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answer=ollama.EmbedResponse,
     ),
     ("POST", "/api/embeddings"): Operation(
+        model="demo-embed",
         tag="ollama",
         summary="The vector of one text as the model gives it",
         request=ollama.EmbeddingRequest,
@@ -169,6 +171,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answer=ollama.EmbeddingResponse,
     ),
     ("POST", "/v1/embeddings"): Operation(
+        model="demo-embed",
         tag="openai",
         summary="Normalised vectors of texts or token ids",
         request=embeddings.OpenAIEmbedRequest,
@@ -210,10 +213,11 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
 }
 
 
-def example(request: Any) -> dict[str, Any]:
-    """A body of this type that works with the shipped model ``demo``."""
-    names = [field.encode_name for field in msgspec.structs.fields(request)]
-    return {name: _EXAMPLES[name] for name in names if name in _EXAMPLES}
+def example(operation: Operation) -> dict[str, Any]:
+    """A body of the operation's request."""
+    names = [field.encode_name for field in msgspec.structs.fields(operation.request)]
+    values = _EXAMPLES | {"model": operation.model}
+    return {name: values[name] for name in names if name in values}
 
 
 async def openapi(_request: web.Request) -> web.Response:
@@ -301,8 +305,6 @@ def _operation(path: str, operation: Operation, of_kind: dict[Any, Any]) -> dict
             schema = {"allOf": [schema, {"required": list(operation.required)}]}
         described["requestBody"] = {
             "required": True,
-            "content": {
-                "application/json": {"schema": schema, "example": example(operation.request)}
-            },
+            "content": {"application/json": {"schema": schema, "example": example(operation)}},
         }
     return described

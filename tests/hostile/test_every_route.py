@@ -80,7 +80,7 @@ def bodies(path: str, operation: Operation) -> Iterator[bytes]:
     """Broken documents, then valid ones in which one field, known or not, has a wrong value."""
     yield from BODIES
     names = [field.encode_name for field in msgspec.structs.fields(operation.request)]
-    sample = openapi.example(operation.request) | {"stream": False}
+    sample = openapi.example(operation) | {"stream": False}
     if path in {"/api/pull", "/api/push"}:
         del sample["model"]  # a valid one would look for a registry
     for name in [*names, "unknown", "\ud800"]:
