@@ -51,6 +51,9 @@ INVALID_LIMIT_BYTES = 1 << 20
 LARGE_IMAGE_BYTES = 64 << 10
 """Of base64. Smaller images are decoded with the rest."""
 
+_AT = " - at `"
+_SHOWN_CHARACTERS = 200  # of an error
+
 _START = re.compile(
     rb'(?<!\\)"(?:data:[-A-Za-z0-9.+;=/\\ ]{0,80};base64,)?(?=(?:\\?[A-Za-z0-9+/]){16})'
 )
@@ -68,7 +71,9 @@ _plain_decoder = msgspec.json.Decoder()
 
 
 def decode(body: bytes, kind: type[T]) -> T:
-    """The first JSON value of ``body`` as ``kind`` (a Struct with ``forbid_unknown_fields``).
+    """The first JSON value of ``body`` as ``kind``: a Struct with ``forbid_unknown_fields``; or one
+    that ``is_exact``, in which names and types are as declared, ``null`` is a value, unknown fields
+    are ignored, and errors name the place.
 
     The result nests at most :data:`~ollama_async.core.json_depth.MAX_DEPTH` levels deep and holds
     no integer beyond 64 bits, so that it can be packed. Time is linear: about 2 ns per byte on the
@@ -104,7 +109,22 @@ def _decode(body: bytes, kind: type[T]) -> T:
         except (ValueError, OverflowError, RecursionError):
             pass  # DecodeError, ValidationError and UnicodeDecodeError are ValueErrors
     _check_text(body)
-    return unmarshal(scan(body), kind)
+    value = scan(body)
+    return _convert(value, kind) if getattr(kind, "is_exact", False) else unmarshal(value, kind)
+
+
+def _convert(value: Any, kind: type[T]) -> T:
+    """Plain JSON ``value`` as a ``kind`` that ``is_exact``.
+
+    :raises BadRequest: ``messages.0.content: Expected `str | array`, got `int` ``.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except ValueError as error:
+        what, _, path = str(error).partition(_AT)
+        place = path.rstrip("`").lstrip("$.").replace("[", ".").replace("]", "")
+        what = what[:_SHOWN_CHARACTERS]
+        raise BadRequest(f"{place}: {what}" if place else what) from None
 
 
 def decode_object(text: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
@@ -26,6 +25,7 @@ from ollama_async.gateway.client_budgets import (
 )
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.origin_policy import OriginPolicy
+from ollama_async.gateway.request_ids import REQUEST_ID, new_request_id
 from ollama_async.gateway.response_formats.errors import Protocol, protocol_of
 from ollama_async.gateway.responses import error_response, send_if_long
 
@@ -49,6 +49,7 @@ def build_middleware(
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         began_at = perf_counter()
         code = CLIENT_CLOSED_REQUEST
+        request[REQUEST_ID] = new_request_id()
         try:
             with Reservation(request.app[SEND_BUDGET], request) as request[SEND_RESERVATION]:
                 response = await _answer(request, handler, policy)
@@ -73,7 +74,7 @@ async def _answer(
             response = policy.check(request) or await handler(request)
         return await send_if_long(request, response)
     except ServerError as error:
-        return error_response(error, protocol_of(request.path))
+        return _error(request, error)
     except web.HTTPNotFound:
         return await _not_found(request)
     except web.HTTPMethodNotAllowed as error:
@@ -96,15 +97,15 @@ async def _not_found(request: web.Request) -> web.Response:
         if match.http_exception is None:
             status = 301 if request.method == hdrs.METH_GET else 307
             return web.Response(status=status, headers={"Location": str(target)})
-    if (protocol := protocol_of(request.path)) is Protocol.OLLAMA:
+    if protocol_of(request.path) is Protocol.OLLAMA:
         return _plain_response(404, "404 page not found")
-    return error_response(NotFound("there is no such route"), protocol)
+    return _error(request, NotFound("there is no such route"))
 
 
 def _method_not_allowed(request: web.Request, allowed: str) -> web.Response:
-    if (protocol := protocol_of(request.path)) is Protocol.OLLAMA:
+    if protocol_of(request.path) is Protocol.OLLAMA:
         return _plain_response(405, "405 method not allowed", Allow=allowed)
-    response = error_response(MethodNotAllowed(f"this route takes {allowed}"), protocol)
+    response = _error(request, MethodNotAllowed(f"this route takes {allowed}"))
     response.headers["Allow"] = allowed
     return response
 
@@ -116,12 +117,15 @@ def _plain_response(status: int, text: str, **headers: str) -> web.Response:
 
 
 def _internal_error(request: web.Request) -> web.Response:
-    request_id = secrets.token_hex(6)
+    request_id = request[REQUEST_ID]
     _log.exception("request %s failed: %s %s", request_id, request.method, request.path)
     if request.writer.output_size:  # half of an answer is out: it must not end like a whole one
         return abort_connection(request)
-    error = ServerError(f"internal error (request {request_id})")
-    return error_response(error, protocol_of(request.path))
+    return _error(request, ServerError(f"internal error (request {request_id})"))
+
+
+def _error(request: web.Request, error: ServerError) -> web.Response:
+    return error_response(error, protocol_of(request.path), request[REQUEST_ID])
 
 
 def abort_connection(request: web.Request) -> web.Response:

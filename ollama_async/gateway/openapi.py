@@ -16,7 +16,13 @@ import msgspec
 from aiohttp import web
 
 from ollama_async import __version__
-from ollama_async.api import embeddings, encode, ollama, openai
+from ollama_async.api import (
+    anthropic,
+    embeddings,
+    encode,
+    ollama,
+    openai,
+)
 from ollama_async.gateway.response_formats import NDJSON_TYPE, SSE_TYPE
 from ollama_async.gateway.response_formats.errors import ERRORS, protocol_of
 from ollama_async.gateway.responses import json_response
@@ -209,6 +215,21 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/models/{id:.+}"): Operation(
         tag="openai", summary="One model of the store", answer=openai.Model
+    ),
+    ("POST", "/v1/messages"): Operation(
+        tag="anthropic",
+        summary="Answer a conversation",
+        request=anthropic.MessagesRequest,
+        required=("model", "messages", "max_tokens"),
+        answer=anthropic.MessagesResponse,
+        events=anthropic.Event,
+    ),
+    ("POST", "/v1/messages/count_tokens"): Operation(
+        tag="anthropic",
+        summary="Count the tokens of a prompt",
+        request=anthropic.CountTokensRequest,
+        required=("model", "messages"),
+        answer=anthropic.CountTokensResponse,
     ),
 }
 

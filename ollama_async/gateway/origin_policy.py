@@ -51,13 +51,16 @@ _METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
 _STAINLESS = (
     *("Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version"),
     *("Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout"),
+    *("Helper", "Stream-Helper"),  # beyond Ollama: what Anthropic's client sends
 )
 _HEADERS = ",".join(
     (
         *("Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With"),
         "Openai-Beta",
         *(f"X-Stainless-{name}" for name in _STAINLESS),
-        *("X-Api-Key", "Anthropic-Version"),  # beyond Ollama: /v1/messages from a browser
+        # beyond Ollama: /v1/messages from a browser
+        *("X-Api-Key", "Anthropic-Version", "Anthropic-Beta"),
+        "Anthropic-Dangerous-Direct-Browser-Access",
     )
 )
 PREFLIGHT_HEADERS = CIMultiDict(

@@ -35,12 +35,12 @@ def json_error(status: int, message: str) -> web.Response:
     return json_response(error_body(Protocol.OLLAMA, ServerError(message)), status)
 
 
-def error_response(error: ServerError, protocol: Protocol) -> web.Response:
+def error_response(error: ServerError, protocol: Protocol, request_id: str = "") -> web.Response:
     """``error`` in the protocol's shape. :class:`Busy` has a ``Retry-After``; the connection ends
     after :class:`UnreadableEncoding`, whose body was not read.
     """
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
-    response = json_response(error_body(protocol, error), error.status, headers)
+    response = json_response(error_body(protocol, error, request_id), error.status, headers)
     if isinstance(error, UnreadableEncoding):
         response.force_close()
     return response

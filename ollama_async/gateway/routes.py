@@ -12,9 +12,18 @@ from ollama_async.gateway.body import BODY_PROCESSOR, BodyProcessor
 from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
 from ollama_async.gateway.concurrency import own_threads
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
-from ollama_async.gateway.handlers import embeddings, generation, models, openai, server, transfers
+from ollama_async.gateway.handlers import (
+    anthropic,
+    embeddings,
+    generation,
+    models,
+    openai,
+    server,
+    transfers,
+)
 from ollama_async.gateway.middleware import build_middleware
 from ollama_async.gateway.origin_policy import OriginPolicy
+from ollama_async.gateway.request_ids import add_request_id
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -50,6 +59,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/completions", openai.completions),
     Route("GET", "/v1/models", openai.models),
     Route("GET", "/v1/models/{id:.+}", openai.model),
+    Route("POST", "/v1/messages", anthropic.messages),
+    Route("POST", "/v1/messages/count_tokens", anthropic.count_tokens),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),
     Route("GET", "/openapi.json", openapi.openapi),
@@ -72,6 +83,7 @@ def build_application(dependencies: Dependencies) -> web.Application:
     application.cleanup_ctx.append(own_threads)
     application.cleanup_ctx.append(transfers.own_transfers)
     application.on_response_prepare.append(policy.add_headers)
+    application.on_response_prepare.append(add_request_id)
     for route in ROUTES:
         application.router.add_route(route.method, route.path, route.handler)
     return application

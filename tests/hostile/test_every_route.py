@@ -18,7 +18,7 @@ import pytest
 from ollama_async.gateway import openapi
 from ollama_async.gateway.openapi import OPERATIONS, Operation
 from ollama_async.gateway.response_formats.errors import Protocol, protocol_of
-from tests.integration.conftest import _servers
+from tests.integration.conftest import running_servers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -72,7 +72,7 @@ NAMES = {"model", "name", "from"}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, engine_cache):
-    with _servers(tmp_path_factory.mktemp("every"), engine_cache) as start:
+    with running_servers(tmp_path_factory.mktemp("every"), engine_cache) as start:
         yield start(scripts=SCRIPTS)
 
 

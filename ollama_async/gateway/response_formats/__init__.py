@@ -6,7 +6,7 @@ what is defined here. Errors before an answer begins: :mod:`.errors`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Protocol
 
@@ -61,10 +61,12 @@ class ResponseFormat(Protocol):
     """
 
     content_type: str
-    text: Callable[[str], bytes]
-    thinking: Callable[[str], bytes]
 
     def begin(self, start: Start) -> bytes: ...
+
+    def text(self, text: str, /) -> bytes: ...
+
+    def thinking(self, text: str, /) -> bytes: ...
 
     def tool_calls(self, calls: list[ToolCall]) -> bytes: ...
 

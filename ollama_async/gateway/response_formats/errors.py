@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-import secrets
 from enum import Enum
 
 import msgspec
 
-from ollama_async.api import encode, ollama
+from ollama_async.api import anthropic, encode, ollama
 from ollama_async.core.errors import ContextExceeded, ServerError
 
 CONTEXT_CODE = "context_length_exceeded"
@@ -53,31 +52,20 @@ class OpenAIErrorResponse(msgspec.Struct):
     error: OpenAIError
 
 
-class AnthropicError(msgspec.Struct):
-    type: str
-    message: str
-
-
-class AnthropicErrorResponse(msgspec.Struct):
-    type: str
-    error: AnthropicError
-    request_id: str
-
-
 ERRORS: dict[Protocol, type[msgspec.Struct]] = {
     Protocol.OLLAMA: ollama.ErrorResponse,
     Protocol.OPENAI: OpenAIErrorResponse,
-    Protocol.ANTHROPIC: AnthropicErrorResponse,
+    Protocol.ANTHROPIC: anthropic.ErrorResponse,
 }
 
 
-def error_body(protocol: Protocol, error: ServerError) -> bytes:
-    """One JSON object. Messages may quote headers, whose bytes may not be UTF-8."""
-    message = error.message.encode(errors="replace").decode()
+def error_body(protocol: Protocol, error: ServerError, request_id: str = "") -> bytes:
+    """One JSON object."""
+    message = _encodable(error.message)
     if protocol is Protocol.OPENAI:
         return encode.to_json(OpenAIErrorResponse(openai_error(error, message)))
     if protocol is Protocol.ANTHROPIC:
-        return encode.to_json(anthropic_error(error, message))
+        return encode.to_json(anthropic_error(error, request_id))
     return encode.to_json(ollama.ErrorResponse(message))
 
 
@@ -87,7 +75,12 @@ def openai_error(error: ServerError, message: str) -> OpenAIError:
     return OpenAIError(message, _OPENAI_TYPES.get(error.status, kind), code=code)
 
 
-def anthropic_error(error: ServerError, message: str) -> AnthropicErrorResponse:
+def anthropic_error(error: ServerError, request_id: str) -> anthropic.ErrorResponse:
     kind = "invalid_request_error" if error.status < 500 else "api_error"
-    shown = AnthropicError(_ANTHROPIC_TYPES.get(error.status, kind), message)
-    return AnthropicErrorResponse("error", shown, f"req_{secrets.token_hex(12)}")
+    kind = _ANTHROPIC_TYPES.get(error.status, kind)
+    return anthropic.ErrorResponse(anthropic.Error(kind, _encodable(error.message)), request_id)
+
+
+def _encodable(message: str) -> str:
+    """It may quote headers, whose bytes may not be UTF-8."""
+    return message.encode(errors="replace").decode()
