@@ -27,7 +27,12 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     otherwise at least 1, so that no step takes longer than a second.
 
     ``slots`` and ``num_ctx``: 0 = what the server requests, which is also the maximum.
-    ``template`` is a Jinja template; ``capabilities`` are those besides ``completion``.
+    ``template`` is a Jinja template; ``capabilities`` are those besides ``completion`` or
+    ``embedding``.
+
+    ``dimensions`` > 0: an embedding model, with vectors of so many numbers. It ``ranks``: it has a
+    score of a query and a document instead. An input that contains ``nan_on`` gets NaN, one that
+    contains ``inf_on`` infinity. ``crash_at`` and ``hang_at`` count its inputs.
 
     Failures: loading takes ``load_seconds``, and fails with ``load_error`` if it is not empty.
     Instead of token ``crash_at`` (from 0) the process kills itself, unless ``crash_once_file``
@@ -48,6 +53,10 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     renderer: str = ""
     parser: str = ""
     capabilities: list[str] = []
+    dimensions: int = 0
+    ranks: bool = False
+    nan_on: str = ""
+    inf_on: str = ""
     weights_bytes: int = 0
     cache_bytes_per_token: int = 0
     load_seconds: float = 0
@@ -62,9 +71,14 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name in ("tokens_per_second", "prompt_tokens_per_second"):
             if 0 != getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 0 or at least 1")
-        for name in ("slots", "num_ctx", "load_seconds", "weights_bytes", "cache_bytes_per_token"):
+        sizes = ("slots", "num_ctx", "weights_bytes", "cache_bytes_per_token", "dimensions")
+        for name in ("load_seconds", *sizes):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
+
+    @property
+    def is_embedding(self) -> bool:
+        return self.ranks or self.dimensions > 0
 
     def pieces(self) -> list[str]:
         """``tokens`` as a list, none of them empty."""

@@ -309,4 +309,5 @@ def target_of(model: Model) -> Target:
         details=msgspec.to_builtins(model.details),
         adapters=model.adapters,
         shape=summary.shape,
+        is_embedding=summary.is_embedding,
     )

@@ -18,6 +18,14 @@ from ollama_async.gguf.metadata import MAX_COUNT, TypedMetadata
 from ollama_async.gguf.reader import GgufHeader
 from ollama_async.gguf.types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
 
+ENCODERS = frozenset(
+    {
+        *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "neo-bert"),
+        *("eurobert", "modern-bert", "gemma-embedding"),
+    }
+)
+"""Architectures that only embed, for which the engine library makes no KV cache."""
+
 _UNSUPPORTED_AUDIO = ("gemma3nv", "nemotron_h_omni")
 
 GgufKind = Literal["model", "adapter", "projector"]
@@ -27,8 +35,9 @@ class GgufSummary(msgspec.Struct, frozen=True, kw_only=True):
     """``train_ctx`` in tokens. ``weights_bytes``: the tensors' data.
 
     ``cache_bytes_per_token``: KV cache in all layers, as f16; an upper bound with attention
-    windows, 0 for recurrent models. ``shape``: the other memory. ``chat_template``: the Jinja text.
-    ``is_split``: one part of several files. ``missing_part``: see :func:`.find_missing_part`.
+    windows, 0 for recurrent models and encoders. ``shape``: the other memory. ``chat_template``:
+    the Jinja text. ``is_embedding``: it embeds or ranks, and generates no text. ``is_split``: one
+    part of several files. ``missing_part``: see :func:`.find_missing_part`.
     """
 
     kind: GgufKind = "model"
@@ -59,10 +68,12 @@ def summarize(header: GgufHeader) -> GgufSummary:
         quantization=_quantization(header),
         train_ctx=metadata.count("context_length"),
         embedding_length=metadata.count("embedding_length"),
-        cache_bytes_per_token=cache_bytes_per_token(metadata, header.tensors),
+        cache_bytes_per_token=0
+        if metadata.architecture in ENCODERS
+        else cache_bytes_per_token(metadata, header.tensors),
         weights_bytes=sum(tensor.size for tensor in header.tensors),
         chat_template=metadata.text("tokenizer.chat_template"),
-        is_embedding=metadata.has("pooling_type"),
+        is_embedding=metadata.has("pooling_type") or metadata.architecture in ENCODERS,
         has_vision=metadata.has("vision.block_count"),
         has_audio=_has_audio(metadata),
         is_split=metadata.is_split,

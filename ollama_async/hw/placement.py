@@ -29,6 +29,14 @@ MAX_SLOTS = 32
 CPU_CACHE_LIMIT_BYTES = 1 << 30
 """A CPU zeroes so much fresh memory in about half a second (at 1.75 to 1.95 GB/s)."""
 
+EMBEDDING_SLOTS = 64
+"""Requests that an embedding model has at a time; they need no memory of their own. Two full
+batches of short inputs: one is computed while the clients of the other are answered."""
+
+EMBEDDING_CONTEXT = 8192
+"""Default context of an embedding model, which is then at most the trained one: no encoder in use
+was trained for more, and memory is allocated for all tokens of an input at once."""
+
 MIN_CONTEXT = 4
 """Ollama's minimum for ``num_ctx``."""
 
@@ -64,6 +72,7 @@ _VOCABULARY_BYTES = 256
 class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     """How a model would be loaded. ``cache_bytes_per_token`` is for f16; ``batch_size``: maximum
     tokens of a step; ``is_fused``: attention does not store the scores of the whole context.
+    ``is_embedding``: see :func:`estimate_memory`.
     """
 
     weights_bytes: int
@@ -74,6 +83,7 @@ class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     is_fused: bool = True
     on_cpu: bool
     shape: ModelShape = ModelShape()
+    is_embedding: bool = False
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,6 +154,13 @@ def choose_slots(load: LoadParameters, *, available_bytes: int, num_parallel: in
 
 
 def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
+    """Of an embedding model whatever its slots: it evaluates one batch at a time, all at once, and
+    its KV cache, if it has one, is of that batch.
+    """
+    if load.is_embedding:
+        rows = _embedding_rows(load)
+        load = msgspec.structs.replace(load, num_ctx=rows, batch_size=rows, is_embedding=False)
+        slots = 1
     shape = load.shape
     logits = slots * shape.vocab_size * _LOGIT_BYTES
     weights = load.weights_bytes + (shape.repeated_bytes if load.on_cpu else 0)
@@ -153,6 +170,20 @@ def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
         cache_bytes=_bytes_per_slot(load) * slots,
         compute_bytes=max(min_compute, _scratch_bytes(load) + logits),
     )
+
+
+def unwritten_bytes(load: LoadParameters) -> int:
+    """Memory that is allocated, but never written, and so never used: the engine library has space
+    for the logits of an embedding's batch, which it does not compute.
+    """
+    if not load.is_embedding:
+        return 0
+    return _embedding_rows(load) * load.shape.vocab_size * _SCORE_BYTES
+
+
+def _embedding_rows(load: LoadParameters) -> int:
+    """Tokens of the largest batch: several inputs, or the longest."""
+    return max(load.num_ctx, load.batch_size)
 
 
 def _bytes_per_slot(load: LoadParameters) -> int:

@@ -15,7 +15,7 @@ The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 Quantization = Literal["F32", "F16", "Q8_0", "Q4_0"]
 
-_FILE_TYPES = {
+FILE_TYPES = {
     "F32": LlamaFileType.ALL_F32,
     "F16": LlamaFileType.MOSTLY_F16,
     "Q8_0": LlamaFileType.MOSTLY_Q8_0,
@@ -39,9 +39,10 @@ _VALUE_TYPES = {
     float: GGUFValueType.FLOAT32,
     str: GGUFValueType.STRING,
 }
-_UNKNOWN, _NORMAL, _CONTROL, _BYTE = 2, 1, 3, 6  # token types of the format
+UNKNOWN, NORMAL, CONTROL, BYTE = 2, 1, 3, 6  # token types of the format
+_UNQUANTIZED = frozenset({"token_types.weight"})  # the library adds a row of it as it is
 _BLOCK_WIDTH = 32  # elements in a block of Q8_0 and Q4_0
-_WORDS = (
+WORDS = (
     "the and you that was for are with his they this have from one had word but not what all "
     "were when your can said there use each which she how their will other about out many then "
     "them these some her would make like him into time has look two more write see number way "
@@ -99,11 +100,23 @@ def write_tiny_model(
     _check(shape)
     vocabulary = _vocabulary(vocab, control_tokens)
     fields = {
-        **_fields(architecture, shape, context, _FILE_TYPES[quantization]),
+        **_fields(architecture, shape, context, FILE_TYPES[quantization]),
         **_tokenizer_fields(vocabulary),
         "tokenizer.chat_template": chat_template,
         **(metadata or {}),
     }
+    tensors = _tensors(shape, vocabulary, np.random.default_rng(seed))
+    return write_gguf(path, architecture, fields, tensors, quantization)
+
+
+def write_gguf(
+    path: str | Path,
+    architecture: str,
+    fields: Mapping[str, Any],
+    tensors: Iterable[tuple[str, NDArray[np.float32]]],
+    quantization: Quantization = "F32",
+) -> Path:
+    """Write a file with these keys (None: left out) and tensors, atomically."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -111,7 +124,7 @@ def write_tiny_model(
         for key, value in fields.items():
             if value is not None:
                 _add_field(writer, key, value)
-        for name, weights in _tensors(shape, vocabulary, np.random.default_rng(seed)):
+        for name, weights in tensors:
             _add_tensor(writer, name, weights, quantization)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -137,9 +150,9 @@ def _vocabulary(size: int, control_tokens: Sequence[str]) -> _TokenTable:
     merges two tokens only into an existing one.
     """
     special = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *control_tokens]
-    types = [_UNKNOWN, _CONTROL, _CONTROL] + [_BYTE] * 256 + [_CONTROL] * len(control_tokens)
+    types = [UNKNOWN, CONTROL, CONTROL] + [BYTE] * 256 + [CONTROL] * len(control_tokens)
     plain = ["▁", *(chr(code) for code in range(33, 127))]
-    prefixes = {f"▁{word[:end]}" for word in _WORDS.split() for end in range(1, len(word) + 1)}
+    prefixes = {f"▁{word[:end]}" for word in WORDS.split() for end in range(1, len(word) + 1)}
     plain += sorted(prefixes, key=lambda text: (len(text), text))
     count = len(special) + len(plain)
     if size and size < count:
@@ -148,7 +161,7 @@ def _vocabulary(size: int, control_tokens: Sequence[str]) -> _TokenTable:
     return _TokenTable(
         texts=special + plain,
         scores=[0.0] * len(special) + [float(len(text)) for text in plain],
-        types=types + [_NORMAL] * len(plain),
+        types=types + [NORMAL] * len(plain),
         plain=range(len(special), len(special) + len(plain)),
     )
 
@@ -224,7 +237,7 @@ def _tensors(
 def _add_tensor(
     writer: GGUFWriter, name: str, weights: NDArray[np.float32], quantization: Quantization
 ) -> None:
-    if weights.ndim == 1:  # the library requires norms as F32
+    if weights.ndim == 1 or name in _UNQUANTIZED:  # the library requires norms as F32
         writer.add_tensor(name, weights)
         return
     kind = GGMLQuantizationType[quantization]

@@ -22,6 +22,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     weights share an instance. ``name`` is for display. ``digest`` is the manifest's sha256 (64 hex
     digits). ``adapters``: paths of LoRA adapters. The memory estimate depends on the bytes of the
     files, the KV cache bytes per token, the trained context (0 = unknown) and ``shape``.
+    ``is_embedding``: it embeds or ranks instead of generating text.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     details: dict[str, object]
     adapters: tuple[str, ...] = ()
     shape: ModelShape = ModelShape()
+    is_embedding: bool = False
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,9 +70,17 @@ def _scripted_model(name: str, script: Script, modified_at: float) -> Model:
             quantization_level="unknown",
         ),
         path=name,
-        summary=GgufSummary(architecture="scripted", chat_template=script.template),
+        summary=GgufSummary(
+            architecture="scripted",
+            chat_template=script.template,
+            embedding_length=script.dimensions,
+            is_embedding=script.is_embedding,
+        ),
         template=script.go_template,
         renderer=script.renderer,
         parser=script.parser,
-        capabilities=("completion", *script.capabilities),
+        capabilities=(
+            "embedding" if script.is_embedding else "completion",
+            *script.capabilities,
+        ),
     )

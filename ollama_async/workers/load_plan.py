@@ -35,6 +35,13 @@ _LIMIT_GPU_BYTES = 6 << 30
 """A worker may use 1.5 times its plan, and memory for its interpreter, threads and GPU driver. The
 limit is meant for models that need a multiple."""
 
+EMBEDDING_BATCH = 2048
+"""Ollama's ``num_batch`` for embedding models."""
+
+EMBEDDING_BATCH_CPU = 256
+"""There more tokens make each slower: every token of a batch is compared with all others, also with
+those of other inputs. A model of 22M parameters is fastest with 128 to 512."""
+
 _BATCH_LIMIT = 2048
 """Maximum tokens of a step: compute buffers grow with it, and all requests wait for it."""
 
@@ -78,7 +85,7 @@ class LoadPlanner:
             for device in devices
             for num_ctx in self._contexts(target, options, machine, device)
             for load in (self._load(target, options, device, num_ctx),)
-            for slots in self._slots(load, device)
+            for slots in self._slots(target, load, device)
         ]
 
     def _contexts(
@@ -87,7 +94,13 @@ class LoadPlanner:
         """Tokens per slot, best first; only one if client or operator chose it."""
         gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
         configured = self._settings.context_length
-        defaults = (configured,) if configured else placement.default_contexts(gpu_bytes)
+        defaults: tuple[int, ...]
+        if configured:
+            defaults = (configured,)
+        elif target.is_embedding:
+            defaults = (placement.EMBEDDING_CONTEXT,)
+        else:
+            defaults = placement.default_contexts(gpu_bytes)
         contexts = (
             placement.choose_context(options.num_ctx or 0, default, target.train_ctx)
             for default in defaults
@@ -99,19 +112,27 @@ class LoadPlanner:
     ) -> placement.LoadParameters:
         has_kernel = device == CPU or target.shape.head_length in _GPU_HEAD_LENGTHS
         setting = self._settings.flash_attention
+        batch_size = options.num_batch or DEFAULT_BATCH
+        if target.is_embedding:
+            batch_size = options.num_batch or (
+                EMBEDDING_BATCH_CPU if device == CPU else EMBEDDING_BATCH
+            )
         return placement.LoadParameters(
             weights_bytes=target.weights_bytes,
             cache_bytes_per_token=target.cache_bytes_per_token,
             cache_type=self._settings.kv_cache_type,
             num_ctx=num_ctx,
-            batch_size=min(options.num_batch or DEFAULT_BATCH, _BATCH_LIMIT),
+            batch_size=min(batch_size, _BATCH_LIMIT),
             is_fused=has_kernel if setting == "auto" else setting == "on",
             on_cpu=device == CPU,
             shape=target.shape,
+            is_embedding=target.is_embedding,
         )
 
-    def _slots(self, load: placement.LoadParameters, device: str) -> list[int]:
+    def _slots(self, target: Target, load: placement.LoadParameters, device: str) -> list[int]:
         """Possible numbers of slots, best first."""
+        if target.is_embedding:
+            return [placement.EMBEDDING_SLOTS]
         num_parallel = self._settings.num_parallel
         most = placement.choose_slots(
             load, available_bytes=self._capacity.get(device, 0), num_parallel=num_parallel
@@ -133,6 +154,7 @@ class LoadPlanner:
         threads = cores - 1 if cores >= _GATEWAY_CORES_FROM else cores
         gpu_layers = -1 if options.num_gpu is None else options.num_gpu
         total_bytes = placement.estimate_memory(load, slots=slots).total_bytes
+        private_bytes = total_bytes + placement.unwritten_bytes(load)
         return LoadPlan(
             demand={device: total_bytes},
             slots=slots,
@@ -149,12 +171,13 @@ class LoadPlanner:
                 use_mmap=options.use_mmap is not False,
                 cache_type=self._settings.kv_cache_type,
                 flash_attention=self._settings.flash_attention,
+                is_embedding=target.is_embedding,
             ),
             environ={**self._environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
             limits=ResourceLimits(
                 slots=slots,
                 num_ctx=load.num_ctx,
-                memory_bytes=_memory_limit(total_bytes, cores, on_cpu=on_cpu),
+                memory_bytes=_memory_limit(private_bytes, cores, on_cpu=on_cpu),
             ),
         )
 

@@ -20,6 +20,9 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
     ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and quota allow.
     ``gpu_layers``: -1 = all that fit. ``adapters``: paths of LoRA GGUFs.
+
+    ``is_embedding``: it embeds or ranks. Then ``num_ctx`` is the longest input, ``slots`` are
+    requests at a time, and ``batch_size`` is for batches of several inputs.
     """
 
     engine: str
@@ -33,6 +36,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     cache_type: str = "f16"
     flash_attention: str = "auto"
     adapters: tuple[str, ...] = ()
+    is_embedding: bool = False
 
     def to_argv(self) -> list[str]:
         """Options for ``python -P -m ollama_async.workers.child``, defaults omitted."""

@@ -9,7 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -18,15 +18,18 @@ from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import ChatFormat, choose, select
 from ollama_async.workers.child.batching import MIN_CHUNK, BatchPlanner
+from ollama_async.workers.child.embedding_loop import EmbeddingLoop
+from ollama_async.workers.child.embedding_preparer import EmbeddingPreparer
 from ollama_async.workers.child.engine_loop import EngineLoop
-from ollama_async.workers.child.engines import open_engine
-from ollama_async.workers.child.engines.engine import Engine
-from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
+from ollama_async.workers.child.engines import open_embedding_engine, open_engine
+from ollama_async.workers.child.engines.embedding import EmbeddingEngine
+from ollama_async.workers.child.engines.engine import Engine, Progress
+from ollama_async.workers.child.mailbox import Mailbox, PreparedEmbedding, PreparedRequest
 from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
 from ollama_async.workers.child.prompt_encoder import ChatFormatCache
-from ollama_async.workers.child.resource_limits import ResourceLimit, Watchdog
+from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
 
@@ -38,6 +41,8 @@ REFUSED = 1
 _CLOSE_LIMIT_S = 30.0
 _LOADING_PERIOD_S = 0.1
 _RECEIVE_TIMEOUT_S = 60.0
+
+E = TypeVar("E")
 
 
 def end_process(status: int) -> NoReturn:
@@ -51,15 +56,11 @@ class Service:
 
     def __init__(self, pipe: ChildPipe, spec: LoadSpec, settings: Settings) -> None:
         self._pipe = pipe
-        # with every slot decoding, the smallest chunk of a prompt must still fit
-        self._spec = msgspec.structs.replace(
-            spec, batch_size=max(spec.batch_size, spec.slots + MIN_CHUNK)
-        )
+        self._spec = spec
         self._settings = settings
-        self._mailbox: Mailbox[PreparedRequest] = Mailbox()
         self._watchdog = Watchdog()
-        self._loop: EngineLoop
-        self._preprocessor: Preprocessor[PreparedRequest]
+        self._loop: EngineLoop | EmbeddingLoop
+        self._preprocessor: Preprocessor[Any]
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
         self._loading_sent_s = 0.0
@@ -102,37 +103,56 @@ class Service:
         end_process(0)
 
     def _run_engine(self) -> None:
-        engine = self._load()
-        facts = engine.facts
-        if not facts.device_bytes:  # a GPU driver makes other, unknown system calls later
+        engine: Engine | EmbeddingEngine
+        if self._spec.is_embedding:
+            engine = embedder = self._load(open_embedding_engine, self._spec)
+            self._serve_embeddings(embedder)
+        else:
+            # with every slot decoding, the smallest chunk of a prompt must still fit
+            batch_size = max(self._spec.batch_size, self._spec.slots + MIN_CHUNK)
+            spec = msgspec.structs.replace(self._spec, batch_size=batch_size)
+            engine = generator = self._load(open_engine, spec)
+            self._serve_answers(generator)
+        if not engine.facts.device_bytes:  # a GPU driver makes other, unknown system calls later
             is_confined = restrict_system_calls()
             outcome = "confined" if is_confined else "not confined: there is no libseccomp"
             print(f"INFO system calls: {outcome}", file=sys.stderr)  # noqa: T201  # stderr is the log
-        self._loop = EngineLoop(
-            engine,
-            self._mailbox,
-            self._pipe.send,
-            BatchPlanner(max(self._spec.batch_size, facts.slots + MIN_CHUNK)),
-            repetition_limit=self._settings.repetition_limit,
-        )
-        preparer = RequestPreparer(
-            engine,
-            ChatFormatCache(engine, partial(_choose, self._settings.go_template)),
-            lambda limit_s, error: ResourceLimit(self._watchdog, limit_s, error=error).run,
-            guards_calls=self._settings.enforce_tool_schemas,
-            shares_prefixes=self._settings.prefix_sharing == "all",
-        )
-        self._preprocessor = Preprocessor(preparer, self._mailbox)
-        self._pipe.send([msgspec.convert(facts, Ready, from_attributes=True)])
+        self._pipe.send([msgspec.convert(engine.facts, Ready, from_attributes=True)])
         self._is_ready.set()
         self._loop.run()
         engine.close()
         self._is_closed.set()
 
-    def _load(self) -> Engine:
+    def _serve_answers(self, engine: Engine) -> None:
+        mailbox: Mailbox[PreparedRequest] = Mailbox()
+        self._loop = EngineLoop(
+            engine,
+            mailbox,
+            self._pipe.send,
+            BatchPlanner(max(self._spec.batch_size, engine.facts.slots + MIN_CHUNK)),
+            repetition_limit=self._settings.repetition_limit,
+        )
+        preparer = RequestPreparer(
+            engine,
+            ChatFormatCache(engine, partial(_choose, self._settings.go_template)),
+            self._make_run,
+            guards_calls=self._settings.enforce_tool_schemas,
+            shares_prefixes=self._settings.prefix_sharing == "all",
+        )
+        self._preprocessor = Preprocessor(preparer, mailbox)
+
+    def _serve_embeddings(self, engine: EmbeddingEngine) -> None:
+        mailbox: Mailbox[PreparedEmbedding] = Mailbox()
+        self._loop = EmbeddingLoop(engine, mailbox, self._pipe.send)
+        self._preprocessor = Preprocessor(EmbeddingPreparer(engine, self._make_run), mailbox)
+
+    def _make_run(self, limit_s: float, error: Callable[[str], Exception]) -> Run:
+        return ResourceLimit(self._watchdog, limit_s, error=error).run
+
+    def _load(self, open_: Callable[[LoadSpec, Settings, Progress], E], spec: LoadSpec) -> E:
         """The engine; if it cannot be loaded, the parent gets the reason and the process ends."""
         try:
-            return open_engine(self._spec, self._settings, self._send_loading)
+            return open_(spec, self._settings, self._send_loading)
         except ServerError as error:
             refused = Refused(error.code, error.message)
         except Exception as error:  # noqa: BLE001  # whatever it is, the client should read it

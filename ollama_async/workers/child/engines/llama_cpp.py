@@ -24,6 +24,7 @@ from ollama_async.workers.child.engines.engine import (
     Progress,
     Row,
 )
+from ollama_async.workers.child.engines.llama_batch import FAILURES, INVALID_BATCH, LlamaBatch
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
@@ -35,73 +36,6 @@ from ollama_async.workers.child.engines.llama_model import (
 from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Sampler
 from ollama_async.workers.child.engines.logits import Logits, log_probabilities
 from ollama_async.workers.load_spec import LoadSpec
-
-
-class LlamaBatch:
-    """Has space for ``capacity`` tokens of ``slots`` sequences; ``llama_decode`` takes ``raw``.
-
-    A ``llama_batch`` is five parallel arrays. Writing them one element at a time through ctypes
-    costs about a microsecond each. Here the rows are gathered in lists, and each array is written
-    at once.
-    """
-
-    def __init__(self, capacity: int, slots: int) -> None:
-        self._capacity = capacity
-        self._tokens = np.zeros(capacity, np.int32)
-        self._positions = np.zeros(capacity, np.int32)
-        self._outputs = np.zeros(capacity, np.int8)
-        self._ones = np.ones(capacity, np.int32)
-        self._ids = np.arange(slots, dtype=np.int32)
-        self._id_addresses = np.zeros(capacity, np.uintp)  # each points into _ids
-        self._first_id: int = self._ids.ctypes.data
-        self.raw: Any = lib.llama_batch(
-            n_tokens=0,
-            token=_pointer(self._tokens, lib.llama_token),
-            embd=None,
-            pos=_pointer(self._positions, lib.llama_pos),
-            n_seq_id=_pointer(self._ones, ctypes.c_int32),
-            seq_id=_pointer(self._id_addresses, ctypes.POINTER(lib.llama_seq_id)),
-            logits=_pointer(self._outputs, ctypes.c_int8),
-        )
-
-    def fill(self, rows: Sequence[Row]) -> None:
-        """Lay out the rows in order; the last token of a row that samples gets logits.
-
-        :raises ValueError: they do not fit, or a token is not a 32-bit number.
-        """
-        tokens: list[int] = []
-        positions: list[int] = []
-        addresses: list[int] = []
-        outputs: list[int] = []
-        for row in rows:
-            count = len(row.tokens)
-            address = self._first_id + 4 * row.slot
-            if count == 1:
-                tokens.append(row.tokens[0])
-                positions.append(row.position)
-                addresses.append(address)
-            else:
-                tokens += row.tokens
-                positions += range(row.position, row.position + count)
-                addresses += [address] * count
-            if row.samples:
-                outputs.append(len(tokens) - 1)
-        size = len(tokens)
-        if not 0 < size <= self._capacity:
-            raise ValueError(f"a step of {size} tokens; it may have 1 to {self._capacity}")
-        try:
-            self._tokens[:size] = tokens
-        except OverflowError as error:
-            raise ValueError(str(error)) from None
-        self._positions[:size] = positions
-        self._id_addresses[:size] = addresses
-        self._outputs[:size] = 0
-        self._outputs[outputs] = 1
-        self.raw.n_tokens = size
-
-
-def _pointer(array: Any, kind: Any) -> Any:
-    return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
 class PassCost(msgspec.Struct, frozen=True):
@@ -156,15 +90,6 @@ _slot_of = attrgetter("slot")
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, copying through the saved state is not worth its memory."""
-
-_INVALID_BATCH = -1
-_FAILURES = {
-    1: "no room in the KV cache",
-    2: "evaluation was aborted",
-    _INVALID_BATCH: "the batch is not valid",
-    -2: "not enough memory to evaluate the batch",
-    -3: "evaluation failed",
-}
 
 
 def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
@@ -256,12 +181,12 @@ class LlamaCpp:
         except ValueError as error:
             raise EngineError(str(error)) from None
         status = lib.llama_decode(self._context, self._batch.raw)
-        if status != _INVALID_BATCH:
+        if status != INVALID_BATCH:
             self._has_pending_moves = False  # a decode begins with them
         for row in padding:
             lib.llama_memory_seq_rm(self._memory, row.slot, row.position, -1)
         if status != 0:
-            raise EngineError(_FAILURES.get(status, f"llama_decode returned {status}"))
+            raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
         return self._sample([row.slot for row in rows if row.samples])
 
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

@@ -24,7 +24,10 @@ from ollama_async.workers.load_spec import LoadSpec
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 _BUFFER = re.compile(r"^\w+: +(\S+) +(model|LoRA|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
 _PROCESSOR = ("CPU", "AMX")  # AMX: main memory, laid out for the tile unit of Intel's processors
-_HARMLESS = "cannot use buft"  # for each tensor of an adapter, where weights are repacked
+_HARMLESS = (
+    "cannot use buft",  # for each tensor of an adapter, where weights are repacked
+    "possible training context overflow",  # a batch of short inputs may be longer than any of them
+)
 _ORIGIN = re.compile(r"^\w+: ")
 
 
@@ -58,7 +61,7 @@ class LogCapture:
         if level != _CONTINUED:
             self._level = level
         text = raw.decode(errors="replace")
-        if self._level >= _WARN and _HARMLESS not in text:
+        if self._level >= _WARN and not any(harmless in text for harmless in _HARMLESS):
             sys.stderr.write(text)
         line = text.strip()
         if self._level == _ERROR and line:
@@ -162,33 +165,50 @@ def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
 
     :raises LoadFailed: not enough memory, or the library refuses the combination of options.
     """
-    params = lib.llama_context_default_params()
+    params = common_context_params(spec)
     params.n_ctx = spec.num_ctx * spec.slots
     params.n_seq_max = spec.slots
     params.n_batch = spec.batch_size + spec.slots  # space for padding rows
     params.n_ubatch = spec.batch_size
     params.n_outputs_max = spec.slots  # one row of logits per sequence; the default is n_batch
+    params.kv_unified = False
+    params.swa_full = True  # else prefixes beyond the window could not be reused, nor shifted
+    size = f"a context of {spec.num_ctx} tokens x {spec.slots}"
+    context = create_context(model, params, log, size)
+    if not lib.llama_get_memory(context):
+        lib.llama_free(context)
+        raise LoadFailed("unable to load model: it has no KV cache, so it cannot generate text")
+    return context
+
+
+def common_context_params(spec: LoadSpec) -> Any:
+    """The library's parameters, with what holds for every kind of model.
+
+    :raises LoadFailed: the type of the KV cache is unknown.
+    """
+    params = lib.llama_context_default_params()
     params.n_threads = params.n_threads_batch = spec.threads or len(os.sched_getaffinity(0))
     params.flash_attn_type = _FLASH_ATTENTION[spec.flash_attention]
     if spec.cache_type not in _CACHE_TYPES:
         known = ", ".join(_CACHE_TYPES)
         raise LoadFailed(f"unknown KV cache type {spec.cache_type!r}; known are {known}")
     params.type_k = params.type_v = _CACHE_TYPES[spec.cache_type]
-    params.kv_unified = False
-    params.swa_full = True  # else prefixes beyond the window could not be reused, nor shifted
     params.no_perf = True
+    return params
+
+
+def create_context(model: Any, params: Any, log: LogCapture, size: str) -> Any:
+    """Allocate what ``params`` ask for; ``size`` describes it.
+
+    :raises LoadFailed: not enough memory, or the library refuses the combination of options.
+    """
     context = lib.llama_init_from_model(model, params)
-    if not context:
-        reason = log.reason()
-        if "alloc" in reason:
-            raise LoadFailed(
-                f"not enough memory for a context of {spec.num_ctx} tokens x {spec.slots}: {reason}"
-            )
-        raise LoadFailed(f"unable to create the context: {reason}")
-    if not lib.llama_get_memory(context):
-        lib.llama_free(context)
-        raise LoadFailed("unable to load model: it has no KV cache, so it cannot generate text")
-    return context
+    if context:
+        return context
+    reason = log.reason()
+    if "alloc" in reason:
+        raise LoadFailed(f"not enough memory for {size}: {reason}")
+    raise LoadFailed(f"unable to create the context: {reason}")
 
 
 _COMPOSES = b"ollama_async.tokenizer.nfc"

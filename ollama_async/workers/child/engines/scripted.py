@@ -41,7 +41,13 @@ _BEFORE_FAULT_S = 0.002
 
 
 def load(spec: LoadSpec, scripts: str, progress: Progress) -> Scripted:
-    """Play ``spec.model`` from the file ``scripts``.
+    """Play ``spec.model`` from the file ``scripts``; see :func:`read_script`."""
+    script = read_script(spec, scripts, progress)
+    return Scripted(script, slots=spec.slots, num_ctx=spec.num_ctx)
+
+
+def read_script(spec: LoadSpec, scripts: str, progress: Progress) -> Script:
+    """The script of ``spec.model`` in the file ``scripts``, after the time that loading takes.
 
     :raises LoadFailed: there is no such file or script, or the script says to fail.
     """
@@ -59,7 +65,7 @@ def load(spec: LoadSpec, scripts: str, progress: Progress) -> Scripted:
         time.sleep(min(_PROGRESS_PERIOD_S, script.load_seconds - passed_s))
     if script.load_error:
         raise LoadFailed(script.load_error)
-    return Scripted(script, slots=spec.slots, num_ctx=spec.num_ctx)
+    return script
 
 
 class Scripted:
@@ -104,7 +110,7 @@ class Scripted:
         constraint: Constraint | None = None,
     ) -> None:
         if self._script.crash_on and self._script.crash_on.encode() in bytes(prompt):
-            self._crash()
+            kill_process(self._script)
         tokens = self._play(list(prompt) if self._script.echo else self._answer)
         self._answers[slot] = tokens if constraint is None else self._constrain(constraint, tokens)
         self._due[slot] = 0.0
@@ -144,7 +150,7 @@ class Scripted:
 
     def close(self) -> None:
         if self._script.ignore_sigterm:
-            _hang()
+            hang()
 
     def _play(self, answer: list[int]) -> Iterator[int]:
         times = self._script.repeat
@@ -170,20 +176,12 @@ class Scripted:
         crash_at, hang_at = self._script.crash_at, self._script.hang_at
         for index, token in enumerate(tokens):
             if index == crash_at:
-                self._crash()
+                kill_process(self._script)
             if index == hang_at:
-                _hang()
+                hang()
             if index + 1 in {crash_at, hang_at}:
                 time.sleep(_BEFORE_FAULT_S)
             yield token
-
-    def _crash(self) -> None:
-        if self._script.crash_once_file:
-            marker = Path(self._script.crash_once_file)
-            if marker.exists():
-                return
-            marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
 
     def _wait(self, rows: Sequence[Row]) -> None:
         """Until the prompt tokens are evaluated and every stream's next token is due."""
@@ -202,5 +200,16 @@ class Scripted:
                 self._due[row.slot] = (due if until - due < period_s else until) + period_s
 
 
-def _hang() -> None:
+def kill_process(script: Script) -> None:
+    """Does nothing if the script says that it crashes once, and it has."""
+    if script.crash_once_file:
+        marker = Path(script.crash_once_file)
+        if marker.exists():
+            return
+        marker.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def hang() -> None:
+    """Never return."""
     threading.Event().wait()

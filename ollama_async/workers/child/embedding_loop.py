@@ -1,0 +1,190 @@
+"""The step thread of an embedding model: one batch after the other, of the inputs of many requests.
+
+Each iteration reads the mailbox (so a cancel drops a request's inputs before the next batch), takes
+inputs for one batch, round-robin between clients, and sends their results. So a client with a
+thousand inputs delays another's single one by one batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from ollama_async.core.conversation import Usage, Vector
+from ollama_async.core.errors import EngineFailed
+from ollama_async.core.round_robin import RoundRobin
+from ollama_async.workers.child.engine_loop import HEARTBEAT_PERIOD_S
+from ollama_async.workers.child.engines.embedding import EmbeddingEngine
+from ollama_async.workers.child.engines.engine import EngineError
+from ollama_async.workers.child.mailbox import Mailbox, PreparedEmbedding
+from ollama_async.workers.child.message_batch import MessageBatch
+from ollama_async.workers.messages import (
+    Cancel,
+    Deltas,
+    Done,
+    Failed,
+    Heartbeat,
+    Started,
+    ToParent,
+)
+
+_DELTAS_BYTES = 64 << 10
+"""Of the vectors in one message, if there are several."""
+
+
+class _Running(msgspec.Struct):
+    """A request with inputs that have no result yet. ``begun_ns``: 0 before its first batch."""
+
+    id: int
+    inputs: list[list[int]]
+    missing: int
+    begun_ns: int = 0
+
+
+class _Input(msgspec.Struct, frozen=True):
+    request: _Running
+    index: int
+
+    @property
+    def tokens(self) -> list[int]:
+        return self.request.inputs[self.index]
+
+
+class EmbeddingLoop:
+    """See the module. Only the step thread calls it, except for :meth:`stop`."""
+
+    def __init__(
+        self,
+        engine: EmbeddingEngine,
+        mailbox: Mailbox[PreparedEmbedding],
+        send: Callable[[Sequence[ToParent]], None],
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._engine = engine
+        self._mailbox = mailbox
+        self._output = MessageBatch(send)
+        self._clock_ns = clock_ns
+        self._running: dict[int, _Running] = {}
+        self._waiting: RoundRobin[tuple[int, int], _Input] = RoundRobin()
+        self._heartbeat_at_s = 0.0
+        self._is_stopped = False
+
+    def run(self) -> None:
+        """Until :meth:`stop`; running requests get no further message.
+
+        :raises PipeClosed: the parent's end is gone.
+        """
+        while not self._is_stopped:
+            self.iterate()
+
+    def stop(self) -> None:
+        """Make :meth:`run` return after the current batch. Any thread."""
+        self._is_stopped = True
+        self._mailbox.wake()
+
+    def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
+        """One iteration; sleeps up to ``idle_s`` if there is nothing to do."""
+        for entry in self._mailbox.take():
+            self._receive(entry)
+        if self._waiting:
+            self._embed(self._take_batch())
+        now_s = self._clock_ns() / 1e9
+        if now_s >= self._heartbeat_at_s:
+            self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
+            self._output.add(Heartbeat(len(self._running), 0.0))
+        self._output.flush(now_s)
+        if not self._waiting:
+            self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
+
+    def _receive(self, entry: PreparedEmbedding | Cancel | ToParent) -> None:
+        if isinstance(entry, Cancel):
+            self._cancel(entry.id)
+        elif isinstance(entry, PreparedEmbedding):
+            request = _Running(entry.id, entry.inputs, len(entry.inputs))
+            self._running[entry.id] = request
+            for index in range(len(entry.inputs)):
+                self._waiting.put(entry.client, (entry.id, index), _Input(request, index))
+        else:
+            self._output.add(entry)
+
+    def _cancel(self, request_id: int) -> None:
+        """Does nothing if the request has ended: the two messages crossed."""
+        request = self._running.get(request_id)
+        if request is not None:
+            self._forget(request)
+            self._output.add(Done(request_id, "cancel", self._usage(request)))
+
+    # One batch
+
+    def _take_batch(self) -> list[_Input]:
+        """The next inputs that fit together, at least one."""
+        facts = self._engine.facts
+        batch: list[_Input] = []
+        space = facts.batch_tokens
+        while self._waiting and len(batch) < facts.batch_inputs:
+            size = len(next(self._waiting.heads()).tokens)
+            if batch and size > space:
+                break
+            batch.append(self._waiting.take())
+            space -= size
+        return batch
+
+    def _embed(self, batch: list[_Input]) -> None:
+        """If the batch fails, its inputs are tried one by one, so that none fails for another."""
+        self._begin(batch)
+        try:
+            results = self._engine.embed([each.tokens for each in batch])
+        except EngineError as error:
+            if len(batch) == 1:
+                self._fail(batch[0].request, error)
+                return
+            for each in batch:
+                if each.request.id in self._running:
+                    self._embed([each])
+            return
+        self._add_vectors(batch, results)
+        for each in batch:
+            each.request.missing -= 1
+            if not each.request.missing:
+                self._forget(each.request)
+                self._output.add(Done(each.request.id, "stop", self._usage(each.request)))
+
+    def _begin(self, batch: Sequence[_Input]) -> None:
+        for each in batch:
+            request = each.request
+            if not request.begun_ns:
+                request.begun_ns = self._clock_ns()
+                self._output.add(Started(request.id, sum(map(len, request.inputs))))
+
+    def _add_vectors(self, batch: Sequence[_Input], results: Sequence[bytes]) -> None:
+        """In messages that fit into a frame."""
+        per_message = max(1, _DELTAS_BYTES // max(1, len(results[0])))
+        for begin in range(0, len(batch), per_message):
+            end = begin + per_message
+            self._output.add(
+                Deltas(
+                    [
+                        (each.request.id, Vector(each.index, data, len(each.tokens)))
+                        for each, data in zip(batch[begin:end], results[begin:end], strict=True)
+                    ]
+                )
+            )
+
+    # How requests end
+
+    def _fail(self, request: _Running, error: EngineError) -> None:
+        self._forget(request)
+        self._output.add(Failed(request.id, EngineFailed.code, str(error)))
+
+    def _forget(self, request: _Running) -> None:
+        del self._running[request.id]
+        for index in range(len(request.inputs)):
+            self._waiting.remove((request.id, index))
+
+    def _usage(self, request: _Running) -> Usage:
+        tokens = sum(map(len, request.inputs))
+        took_ns = self._clock_ns() - request.begun_ns if request.begun_ns else 0
+        return Usage(prompt=tokens, prompt_ns=took_ns)

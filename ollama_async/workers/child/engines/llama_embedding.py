@@ -1,0 +1,174 @@
+"""Engine ``llama_cpp`` for embedding models.
+
+All inputs of a batch are sequences of one ``llama_batch``, which the library must evaluate in one
+piece (``n_ubatch``): an encoder's tokens attend to each other in both directions, and pooling needs
+all of an input's tokens. Models with a KV cache have one of a single batch, shared by its sequences
+(``kv_unified``) and cleared after it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import llama_cpp.llama_cpp as lib
+
+from ollama_async.core.errors import LoadFailed
+from ollama_async.workers.child.engines.embedding import EmbeddingFacts, PairFormat, Result
+from ollama_async.workers.child.engines.engine import EngineError, Progress, Row
+from ollama_async.workers.child.engines.llama_batch import FAILURES, LlamaBatch
+from ollama_async.workers.child.engines.llama_model import (
+    LlamaTokenizer,
+    LogCapture,
+    apply_adapters,
+    common_context_params,
+    create_context,
+    open_adapters,
+    open_model,
+)
+from ollama_async.workers.load_spec import LoadSpec
+
+_MAX_SEQUENCES = 128
+"""Inputs of a batch. The library allows 256; it makes tables of tokens times sequences."""
+
+_FLOAT_BYTES = 4
+
+
+def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbedding:
+    """Load ``spec.model``. ``safe``: avoid kernels that crash on this machine, for slower ones.
+
+    :raises LoadFailed: why the model cannot be run here.
+    """
+    log = LogCapture()
+    model = open_model(spec, progress, log, safe=safe)
+    try:
+        adapters = open_adapters(spec, model, log)
+        context = _open_context(spec, model, log)
+    except BaseException:
+        lib.llama_model_free(model)
+        raise
+    apply_adapters(context, adapters)
+    return LlamaEmbedding(spec, model, context, log)
+
+
+def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
+    """:raises LoadFailed: not enough memory, or the library refuses the combination of options."""
+    params = common_context_params(spec)
+    params.n_ctx = params.n_batch = params.n_ubatch = max(spec.num_ctx, spec.batch_size)
+    params.n_seq_max = _sequences(model)
+    params.embeddings = True
+    params.kv_unified = True
+    if not _declares_pooling(model):  # the library would not pool at all
+        params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
+    return create_context(model, params, log, f"inputs of {spec.num_ctx} tokens")
+
+
+def _sequences(model: Any) -> int:
+    """Recurrent layers split a batch of inputs that differ in length, and pooling must not."""
+    is_split = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
+    return 1 if is_split else _MAX_SEQUENCES
+
+
+def _declares_pooling(model: Any) -> bool:
+    architecture = _metadata(model, b"general.architecture")
+    return bool(_metadata(model, architecture + b".pooling_type"))
+
+
+def _metadata(model: Any, key: bytes) -> bytes:
+    buffer = ctypes.create_string_buffer(128)
+    size: int = lib.llama_model_meta_val_str(model, key, buffer, len(buffer))
+    return buffer.value if size > 0 else b""
+
+
+class LlamaEmbedding:
+    """See :class:`~.embedding.EmbeddingEngine`. Owns model and context."""
+
+    def __init__(self, spec: LoadSpec, model: Any, context: Any, log: LogCapture) -> None:
+        self._model = model
+        self._context = context
+        self._memory = lib.llama_get_memory(context)
+        self._evaluate = lib.llama_decode if self._memory else lib.llama_encode
+        tokenizer = LlamaTokenizer(model)
+        self.tokenize = tokenizer.tokenize
+        self.piece_with_control = tokenizer.piece_with_control
+        result, self._size = _result(model, context)
+        sequences = _sequences(model)
+        capacity: int = lib.llama_n_batch(context)
+        self._batch = LlamaBatch(capacity, sequences)
+        num_ctx = min(spec.num_ctx, capacity, lib.llama_model_n_ctx_train(model))
+        self.facts = EmbeddingFacts(
+            slots=spec.slots,
+            num_ctx=num_ctx,
+            vocab_size=tokenizer.size,
+            batch_tokens=min(spec.batch_size, capacity),
+            batch_inputs=sequences,
+            result=result,
+            pair_format=_pair_format(model),
+            weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),
+            cache_bytes=log.bytes_of("KV", "RS"),
+            compute_bytes=log.bytes_of("compute", "output"),
+            device_bytes=log.device_bytes(),
+        )
+
+    def embed(self, inputs: Sequence[Sequence[int]]) -> list[bytes]:
+        rows = [Row(index, tokens, 0, samples=False) for index, tokens in enumerate(inputs)]
+        try:
+            self._batch.fill(rows, outputs_all=True)
+        except ValueError as error:
+            raise EngineError(str(error)) from None
+        try:
+            status = self._evaluate(self._context, self._batch.raw)
+            if status != 0:
+                raise EngineError(FAILURES.get(status, f"the library returned {status}"))
+            return [self._read(index) for index in range(len(inputs))]
+        finally:
+            if self._memory:
+                lib.llama_memory_clear(self._memory, False)
+
+    def _read(self, sequence: int) -> bytes:
+        pointer = lib.llama_get_embeddings_seq(self._context, sequence)
+        if not pointer:
+            raise EngineError("the model gave no vector")
+        return ctypes.string_at(pointer, self._size * _FLOAT_BYTES)
+
+    def close(self) -> None:
+        lib.llama_free(self._context)
+        lib.llama_model_free(self._model)
+
+
+def _result(model: Any, context: Any) -> tuple[Result, int]:
+    """What there is for each input, and how many numbers it has. A classifier's first output is the
+    score.
+    """
+    pooling = lib.llama_pooling_type(context)
+    if pooling == lib.LLAMA_POOLING_TYPE_RANK:
+        if not lib.llama_model_n_cls_out(model):
+            raise LoadFailed("unable to load model: its classifier has no output")
+        return "score", 1
+    result: Result = "none" if pooling == lib.LLAMA_POOLING_TYPE_NONE else "vector"
+    return result, lib.llama_model_n_embd_out(model)
+
+
+def _pair_format(model: Any) -> PairFormat:
+    """As llama.cpp's server puts pairs together, ``[BOS]query[EOS][SEP]document[EOS]``, of those
+    tokens that the vocabulary is said to add.
+    """
+    template: bytes | None = lib.llama_model_chat_template(model, b"rerank")
+    vocab = lib.llama_model_get_vocab(model)
+    bos, sep = lib.llama_vocab_bos(vocab), lib.llama_vocab_sep(vocab)
+    eos = lib.llama_vocab_eos(vocab)
+    if eos < 0:
+        eos = sep
+    begin = [bos] if lib.llama_vocab_get_add_bos(vocab) else []
+    end = [eos] if lib.llama_vocab_get_add_eos(vocab) else []
+    separator = [sep] if lib.llama_vocab_get_add_sep(vocab) else []
+    front, between, after = (
+        tuple(token for token in tokens if token >= 0) for tokens in (begin, end + separator, end)
+    )
+    return PairFormat(
+        template=template.decode(errors="replace") if template else "",
+        front=front,
+        between=between,
+        end=after,
+    )
