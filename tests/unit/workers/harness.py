@@ -294,13 +294,14 @@ def plan(
     num_ctx=None,
     environ=None,
     limits=ResourceLimits(),  # noqa: B008  # frozen
+    **spec,
 ):
     num_ctx = num_ctx or 4096
     return LoadPlan(
         demand={"cpu": size},
         slots=slots,
         num_ctx=num_ctx,
-        spec=LoadSpec(engine=engine, model=model, num_ctx=num_ctx, slots=slots),
+        spec=LoadSpec(engine=engine, model=model, num_ctx=num_ctx, slots=slots, **spec),
         environ={"A": "1"} if environ is None else environ,
         limits=limits,
     )
