@@ -19,7 +19,7 @@ import msgspec
 from ollama_async.core.conversation import Embedding, Part, Usage, Vector
 from ollama_async.core.errors import BadRequest, Busy, EngineFailed, ServerError, from_code
 from ollama_async.gateway.body import BodyProcessor
-from ollama_async.gateway.client_budgets import Reservation
+from ollama_async.gateway.client_budgets import CLIENT_SEND_LIMIT_BYTES, Reservation
 from ollama_async.queue.backend import Finish, Handle, InferenceBackend, Job, Start
 
 PIECE_INPUTS = 16
@@ -216,12 +216,19 @@ class EmbeddingRun:
         if not self._width and len(data) % 4 == 0:
             self._width = len(data)
             try:
-                self._reservation.reserve(
-                    len(self.vectors) * self._width // 4 * _ANSWER_BYTES_PER_FLOAT
-                )
+                self._reserve(len(self.vectors) * len(data) // 4 * _ANSWER_BYTES_PER_FLOAT)
             except ServerError as error:
                 self.fail(error)
         return len(data) == self._width > 0
+
+    def _reserve(self, size: int) -> None:
+        """:raises ServerError: the answer is too long, or there are too many others."""
+        if size > CLIENT_SEND_LIMIT_BYTES:
+            raise BadRequest(
+                f"too many inputs: {len(self.vectors)}; the answer would take {size} bytes, over "
+                f"the limit of {CLIENT_SEND_LIMIT_BYTES}"
+            )
+        self._reservation.reserve(size)
 
     def piece_finished(self, piece: _Piece, finish: Finish) -> None:
         self._running.discard(piece)

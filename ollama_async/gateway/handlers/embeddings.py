@@ -96,7 +96,7 @@ async def _respond(request: web.Request, route: _Route[R]) -> web.Response:
         load_ns=run.start.load_ns,
         total_ns=int((perf_counter() - began_at) * 1e9),
     )
-    size = sum(map(len, run.vectors))
+    size = body.size + sum(map(len, run.vectors))  # an answer may have the texts of the request
     return json_response(await processor.run(body.client, size, call.respond, result))
 
 

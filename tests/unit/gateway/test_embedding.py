@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from ollama_async.core.conversation import Thought, Vector
-from ollama_async.core.errors import Busy, EngineFailed, ServerError, WorkerDied
+from ollama_async.core.errors import BadRequest, Busy, EngineFailed, ServerError, WorkerDied
 from ollama_async.gateway import embedding
 from ollama_async.gateway.body import BodyProcessor
 from ollama_async.gateway.client_budgets import Reservation, SendBudget
@@ -286,13 +286,33 @@ async def test_text_instead_of_vectors_is_an_error(start, settled):
 
 
 async def test_an_answer_that_would_be_too_long_ends_early(start, settled):
-    budget = SendBudget(limit_bytes=1 << 20, client_limit_bytes=1 << 20)
+    budget = SendBudget()
+    async with start(texts(50_000), budget) as (_, task):
+        (job, *_) = await settled()
+        job.start().part(Vector(0, bytes(4096), 1))
+        with pytest.raises(BadRequest, match="too many inputs: 50000; the answer would take"):
+            await finished(task)
+    assert budget.reserved_bytes == 0
+
+
+async def test_memory_for_the_whole_answer_is_reserved_at_once(start, settled):
+    budget = SendBudget()
     async with start(texts(1000), budget) as (_, task):
         (job, *_) = await settled()
         job.start().part(Vector(0, bytes(4096), 1))
-        with pytest.raises(ServerError, match="over the limit"):
-            await finished(task)
-    assert budget.reserved_bytes == 0
+        assert budget.reserved_bytes >= 1000 * 1024 * 17
+        assert not task.done()
+
+
+async def test_no_memory_for_the_answer_ends_the_request(start, settled):
+    budget = SendBudget()
+    with Reservation(budget, FakeRequest()) as other:
+        other.reserve(budget.client_limit_bytes - (1 << 20))
+        async with start(texts(1000), budget) as (_, task):
+            (job, *_) = await settled()
+            job.start().part(Vector(0, bytes(4096), 1))
+            with pytest.raises(Busy):
+                await finished(task)
 
 
 # over HTTP
