@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -280,3 +281,45 @@ def test_any_bytes_give_a_request_or_a_bad_request(body):
     for kind in (ChatRequest, GenerateRequest, CreateRequest):
         with contextlib.suppress(BadRequest):
             assert isinstance(decode(body, kind), kind)
+
+
+class Name(msgspec.Struct, tag="name"):
+    text: str
+
+
+class Number(msgspec.Struct, tag="number"):
+    of: int
+
+
+class Exact(msgspec.Struct):
+    is_exact: ClassVar[bool] = True
+
+    items: list[Name | Number] = []
+    limit: int | None = None
+
+
+def test_an_exact_request_takes_nulls_unknown_fields_and_unions():
+    body = b'{"items":[{"type":"name","text":"a","more":1},{"type":"number","of":2}],"limit":null}'
+    expected = Exact([Name("a"), Number(2)], None)
+    assert decode(body, Exact) == expected
+    assert decode(body + b"}", Exact) == expected  # what follows is ignored, as for others
+    assert decode(b'{"LIMIT":3}', Exact) == Exact()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"items":[{"type":"x"}]}', "items.0.type: Invalid value 'x'"),
+        (b'{"items":[{"type":"name"}]}', "items.0: Object missing required field `text`"),
+        (b'{"limit":"3"}', "limit: Expected `int | null`, got `str`"),
+        (b"3", "Expected `object`, got `int`"),
+        (b'{"limit":', "unexpected EOF"),
+    ],
+)
+def test_errors_of_an_exact_request_name_the_place(body, message):
+    assert complaint(body, Exact) == message
+
+
+def test_errors_of_an_exact_request_are_short():
+    body = b'{"items":[{"type":"%b"}]}' % (b"x" * 10_000)
+    assert len(complaint(body, Exact)) < 300

@@ -65,6 +65,17 @@ async def test_a_trailing_slash_is_redirected(session, url, method, path, status
         assert (response.status, response.headers["Location"]) == (status, target)
 
 
+@pytest.mark.parametrize(
+    ("path", "header"),
+    [("/v1/models", "X-Request-Id"), ("/v1/messages", "Request-Id"), ("/api/version", None)],
+)
+async def test_the_id_of_a_request_is_where_clients_look_for_it(session, url, path, header):
+    async with session.get(url + path) as response:
+        found = [name for name in response.headers if name.lower().endswith("request-id")]
+        assert found == ([header] if header else [])
+        assert not header or response.headers[header].startswith("req_")
+
+
 @pytest.fixture
 async def broken_url(serve, dependencies) -> str:
     """The gateway with two handlers that have bugs: before and after the first byte."""

@@ -130,6 +130,19 @@ async def test_a_preflight_lists_what_a_page_may_send(session, url):
         }
 
 
+async def test_a_page_may_send_what_anthropics_client_sends(session, url):
+    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
+    async with session.options(url + "/v1/messages", headers=headers) as response:
+        allowed = response.headers["Access-Control-Allow-Headers"].lower().split(",")
+    assert {
+        "x-api-key",
+        "anthropic-version",
+        "anthropic-beta",
+        "anthropic-dangerous-direct-browser-access",
+        "x-stainless-helper",
+    } <= set(allowed)
+
+
 async def test_options_without_a_page_are_answered(session, url):
     async with session.options(url + "/api/chat") as response:
         assert response.status == 204
