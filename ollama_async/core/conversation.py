@@ -169,6 +169,8 @@ class Inference(msgspec.Struct, array_like=True, tag="inf"):
     context is full, drop the middle and go on; otherwise end with ``length``. ``returns_context``:
     the answer has the token ids of prompt and answer. ``format`` constrains the answer: ``"json"``
     or a JSON Schema. ``renders_only``: the answer is the rendered prompt; nothing is generated.
+    ``counts_only``: the answer is nothing but the usage, with the tokens of the whole prompt,
+    however long; its ``truncate`` is ignored.
     ``logprobs``: how many of the most likely tokens are given beside each token of the answer; -1:
     no logprobs at all.
     """
@@ -181,6 +183,7 @@ class Inference(msgspec.Struct, array_like=True, tag="inf"):
     format: str | dict[str, Any] | bool | None = None
     renders_only: bool = False
     logprobs: int = -1
+    counts_only: bool = False
 
 
 class Embedding(msgspec.Struct, array_like=True, tag="emb"):

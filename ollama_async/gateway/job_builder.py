@@ -48,6 +48,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     see the tools: a small one would call what it sees.
 
     ``is_think_optional``: a model that cannot think answers without it instead of refusing.
+    ``counts_only``: that of :class:`~ollama_async.core.conversation.Inference`.
     ``is_completion``: a raw prompt may be empty, and may follow token ids (the ``context``).
     """
 
@@ -55,6 +56,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     parallel_tool_calls: bool = True
     logit_bias: dict[int, float] = {}
     is_think_optional: bool = False
+    counts_only: bool = False
     is_completion: bool = False
 
 
@@ -250,6 +252,7 @@ def _job(
             format=None if request.format == "" else request.format,
             renders_only=request.debug_render_only,
             logprobs=request.top_logprobs if request.logprobs else -1,
+            counts_only=extras.counts_only,
         )
     return Job(
         target=target_of(model),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from ollama_async.api.anthropic import CountTokensRequest, MessagesRequest, Tool
@@ -60,13 +61,11 @@ def translate_messages(params: MessagesRequest, *, request_id: str) -> Call:
 
 def translate_count(params: CountTokensRequest, *, request_id: str) -> Call:
     _check_model(params)
-    request = _chat_request(params, {})
-    request.debug_render_only = True
     return Call(
-        requests=[request],
+        requests=[_chat_request(params, {})],
         response_format=TokenCountFormat(params.model, (), request_id),
         is_streamed=False,
-        extras=_extras(params),
+        extras=msgspec.structs.replace(_extras(params), counts_only=True),
     )
 
 

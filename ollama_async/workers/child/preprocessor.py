@@ -16,6 +16,8 @@ import traceback
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from ollama_async.core.conversation import (
     Detokenize,
     Embedding,
@@ -35,7 +37,7 @@ from ollama_async.workers.child.prompt_encoder import (
 )
 from ollama_async.workers.child.resource_limits import MakeRun, OverBudget, PreparationBudget
 from ollama_async.workers.child.tokenizing import answer_text, detokenize, tokenize
-from ollama_async.workers.messages import Cancel, Failed, Submit, ToParent
+from ollama_async.workers.messages import CONTEXT_LIMIT, Cancel, Failed, Submit, ToParent
 
 ANSWER_CONTEXTS = 10
 """An answer without a limit ends after so many contexts, as in Ollama."""
@@ -100,6 +102,9 @@ class RequestPreparer:
                 return detokenize(self._engine, request.id, task, budget)
             case Embedding() as task:
                 raise NotSupported(CANNOT_EMBED if task.query is None else CANNOT_RANK)
+            case Inference(counts_only=True) as task:
+                budget.check_prompt(task.prompt)
+                return self._count_only(request.id, task, budget)
             case Inference(renders_only=True) as task:
                 budget.check_prompt(task.prompt)
                 return self._render_only(request.id, task, budget)
@@ -183,6 +188,14 @@ class RequestPreparer:
         encoded = self._encoder.encode(inference, *self._find_context(inference), budget)
         text = self._encoder.text_of(encoded, inference.prompt)
         return answer_text(request_id, text, prompt_tokens=len(encoded.tokens))
+
+    def _count_only(
+        self, request_id: int, inference: Inference, budget: PreparationBudget
+    ) -> list[ToParent]:
+        prompt = msgspec.structs.replace(inference.prompt, truncate=False)
+        whole = msgspec.structs.replace(inference, prompt=prompt)
+        encoded = self._encoder.encode(whole, CONTEXT_LIMIT, 0, budget)
+        return answer_text(request_id, "", prompt_tokens=len(encoded.tokens))
 
     def _find_context(self, inference: Inference) -> tuple[int, int]:
         """The context length, and how many of the first tokens are never dropped: ``num_keep``

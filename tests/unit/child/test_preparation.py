@@ -355,6 +355,13 @@ def test_what_is_cut_out_of_a_context_is_not_shown(lettered):
     assert shown == "^aa" + "b" * 15
 
 
+@pytest.mark.parametrize("truncate", [True, False])
+def test_all_tokens_of_a_prompt_are_counted_though_they_do_not_fit(lettered, truncate):
+    counted = request(raw("a" * 40, truncate=truncate), counts_only=True)
+
+    assert lettered.ask_all(counted) == [Started(1, 41), Done(1, "stop", Usage(prompt=41))]
+
+
 def test_what_would_be_refused_is_not_shown(lettered):
     shown = request(raw("a" * 40, truncate=False), renders_only=True)
 

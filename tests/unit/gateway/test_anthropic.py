@@ -120,7 +120,6 @@ async def test_thinking(task, fields, think):
     [
         (None, ("auto", True)),
         ({"type": "auto"}, ("auto", True)),
-        ({"type": "none"}, ("none", True)),
         ({"type": "any"}, ("required", True)),
         ({"type": "tool", "name": "weather"}, ("weather", True)),
         ({"type": "auto", "disable_parallel_tool_use": True}, ("auto", False)),
@@ -133,6 +132,10 @@ async def test_tools(task, choice, expected):
     function = {"name": "weather", "description": "of a city", "parameters": SCHEMA}
     assert prompt.tools == [{"type": "function", "function": function}]
     assert (prompt.tool_choice, prompt.parallel_tool_calls) == expected
+
+
+async def test_tools_that_may_not_be_called(task):
+    assert (await task(tools=[TOOL], tool_choice={"type": "none"})).prompt.tools == []
 
 
 @pytest.mark.parametrize(
@@ -153,7 +156,7 @@ async def test_tokens_are_counted_by_the_worker(post, backend):
 
     assert (response.status, body) == (200, {"input_tokens": 7})
     inference = (await backend.job()).job.task
-    assert inference.renders_only
+    assert inference.counts_only
     assert inference.prompt.messages == [Message("system", "be brief"), Message("user", "hi")]
     assert inference.prompt.tools[0]["function"]["name"] == "weather"
 
