@@ -66,6 +66,8 @@ _LINE_ENDS = b"\r\n"
 Images = dict[bytes, bytearray]
 """By the bytes that replace them."""
 
+_KEY_BYTES = 18  # no image is as short
+
 _packer = msgspec.msgpack.Encoder()
 _plain_decoder = msgspec.json.Decoder()
 
@@ -220,7 +222,7 @@ def replace_images(body: bytes, limit_bytes: int) -> tuple[bytes, Images]:
         elif end is None:
             looked_at = run_end
         else:
-            token = secrets.token_bytes(18)
+            token = secrets.token_bytes(_KEY_BYTES)
             images[token] = _decoded(body, start.end(), run_end, end[1])
             kept += [body[at : start.end()], binascii.b2a_base64(token, newline=False)]
             kept_bytes += start.end() - at
@@ -233,6 +235,11 @@ def replace_images(body: bytes, limit_bytes: int) -> tuple[bytes, Images]:
     if len(rest) > limit_bytes:
         raise _too_large(limit_bytes)
     return rest, images
+
+
+def has_large_images(holders: Sequence[Any]) -> bool:
+    """Whether large images are still apart from ``images`` of these."""
+    return any(len(image) == _KEY_BYTES for holder in holders for image in holder.images)
 
 
 def restore_images(requests: Sequence[Any], images: Images) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 from functools import lru_cache
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from ollama_async.core.ip_addresses import is_loopback, parse_ip
 from ollama_async.core.local_key import HEADER, is_valid_proof
@@ -41,6 +42,15 @@ def _client_at(address: str) -> str:
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
     return str(ipaddress.IPv6Network((ip, _CLIENT_PREFIX_BITS), strict=False))
+
+
+def credential_of(request: web.BaseRequest) -> bytes:
+    """A digest of the API key that came with the request. No key is checked, but what one client
+    keeps with its key is not shown to another behind the same proxy.
+    """
+    return hashlib.sha256(
+        request.headers.get(hdrs.AUTHORIZATION, "").encode(errors="surrogateescape")
+    ).digest()
 
 
 def is_forwarded(request: web.Request) -> bool:

@@ -22,6 +22,7 @@ from ollama_async.api import (
     encode,
     ollama,
     openai,
+    openai_responses,
 )
 from ollama_async.gateway.response_formats import NDJSON_TYPE, SSE_TYPE
 from ollama_async.gateway.response_formats.errors import ERRORS, protocol_of
@@ -209,6 +210,28 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         required=("model",),
         answer=openai.Completion,
         events=openai.Completion,
+    ),
+    ("POST", "/v1/responses"): Operation(
+        tag="openai",
+        summary="Answer a conversation, and remember it",
+        request=openai_responses.ResponsesRequest,
+        required=("model",),
+        answer=openai_responses.Response,
+        events=openai_responses.Event,
+    ),
+    ("GET", "/v1/responses/{id}"): Operation(
+        tag="openai", summary="A stored response", answer=openai_responses.Response
+    ),
+    ("DELETE", "/v1/responses/{id}"): Operation(
+        tag="openai", summary="Forget a response", answer=openai_responses.DeletedResponse
+    ),
+    ("POST", "/v1/responses/{id}/cancel"): Operation(
+        tag="openai", summary="Refused: stored responses have ended"
+    ),
+    ("GET", "/v1/responses/{id}/input_items"): Operation(
+        tag="openai",
+        summary="What the model was given for a stored response",
+        answer=openai_responses.InputItemList,
     ),
     ("GET", "/v1/models"): Operation(
         tag="openai", summary="The models in the store", answer=openai.ModelList

@@ -18,12 +18,14 @@ from ollama_async.gateway.handlers import (
     generation,
     models,
     openai,
+    openai_responses,
     server,
     transfers,
 )
 from ollama_async.gateway.middleware import build_middleware
 from ollama_async.gateway.origin_policy import OriginPolicy
 from ollama_async.gateway.request_ids import add_request_id
+from ollama_async.gateway.response_store import RESPONSES, ResponseStore
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -57,6 +59,11 @@ ROUTES: tuple[Route, ...] = (
     Route("DELETE", "/api/delete", models.delete),
     Route("POST", "/v1/chat/completions", openai.chat_completions),
     Route("POST", "/v1/completions", openai.completions),
+    Route("POST", "/v1/responses", openai_responses.create),
+    Route("GET", "/v1/responses/{id}", openai_responses.retrieve),
+    Route("DELETE", "/v1/responses/{id}", openai_responses.delete),
+    Route("POST", "/v1/responses/{id}/cancel", openai_responses.cancel),
+    Route("GET", "/v1/responses/{id}/input_items", openai_responses.input_items),
     Route("GET", "/v1/models", openai.models),
     Route("GET", "/v1/models/{id:.+}", openai.model),
     Route("POST", "/v1/messages", anthropic.messages),
@@ -79,6 +86,7 @@ def build_application(dependencies: Dependencies) -> web.Application:
     application[DEPENDENCIES] = dependencies
     application[BODY_PROCESSOR] = BodyProcessor()
     application[SEND_BUDGET] = SendBudget()
+    application[RESPONSES] = ResponseStore()
     application[models.SHOW_SERVICE] = models.ShowService()
     application.cleanup_ctx.append(own_threads)
     application.cleanup_ctx.append(transfers.own_transfers)

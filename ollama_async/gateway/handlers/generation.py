@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 from aiohttp import web
 
-from ollama_async.api.decode import restore_images
+from ollama_async.api.decode import Images, restore_images
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
@@ -65,10 +65,13 @@ class GenerationRoute(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
     Images go into the ``images`` of its messages, or of a request. It sees others in place of large
     ones, which are put back into these lists afterwards, so it must not keep copies of them.
+
+    ``extra_bytes``: what it reads besides the body. If there is any, it is a call of its own.
     """
 
     kind: type[R]
     translate: Callable[[R], Call]
+    extra_bytes: Callable[[R], int] = lambda _: 0
 
 
 async def respond(request: web.Request, route: GenerationRoute[R]) -> web.StreamResponse:
@@ -81,6 +84,8 @@ async def respond(request: web.Request, route: GenerationRoute[R]) -> web.Stream
     prepared = await run(
         body.size, _decode_and_prepare, body, route, dependencies.catalog, began_at
     )
+    if isinstance(prepared, _Translation):
+        prepared = await run(body.size + prepared.extra_bytes, prepared.prepare)
     if isinstance(prepared, Call):
         model = await find_model(request.app, prepared.model)
         size = body.size + _MESSAGE_BYTES * len(model.messages)
@@ -97,14 +102,34 @@ class _UnloadRequest(msgspec.Struct, frozen=True):
     response_format: ResponseFormat
 
 
+class _Translation(msgspec.Struct, frozen=True):
+    """A translation that reads more than the body, and what follows it."""
+
+    extra_bytes: int
+    prepare: Callable[[], Call | StreamRequest | _UnloadRequest]
+
+
 def _decode_and_prepare(
     body: Body, route: GenerationRoute[R], catalog: Catalog, began_at: float
+) -> _Translation | Call | StreamRequest | _UnloadRequest:
+    params, images = body.decode_apart(route.kind)
+    prepare = partial(_translate_and_prepare, route, params, images, catalog, body.client, began_at)
+    extra_bytes = route.extra_bytes(params)
+    return _Translation(extra_bytes, prepare) if extra_bytes else prepare()
+
+
+def _translate_and_prepare(
+    route: GenerationRoute[R],
+    params: R,
+    images: Images,
+    catalog: Catalog,
+    client: str,
+    began_at: float,
 ) -> Call | StreamRequest | _UnloadRequest:
     """The call itself if its model has to be found first.
 
     :raises ServerError: in Ollama's order of checks.
     """
-    params, images = body.decode_apart(route.kind)
     call = route.translate(params)
     restore_images(call.requests, images)
     if not call.model.strip():
@@ -113,7 +138,7 @@ def _decode_and_prepare(
     model = catalog.find_cached(call.model)
     if model is None or model.messages:
         return call
-    return _prepare(call, model, body.client, began_at)
+    return _prepare(call, model, client, began_at)
 
 
 def _prepare(
