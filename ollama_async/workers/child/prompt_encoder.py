@@ -178,6 +178,8 @@ class PromptEncoder:
         context = check_tokens(prompt.context, self._facts.vocab_size, "context")
         if prompt.raw is not None:
             tokens = self._tokenize(prompt.raw, num_ctx, budget, is_first=not context)
+            if not (context or tokens):
+                tokens = self._start_of_text()
             return EncodedPrompt(context + tokens, prompt.raw)
         if any(message.images for message in prompt.messages):
             raise BadRequest("this model does not support images")
@@ -290,6 +292,11 @@ class PromptEncoder:
             return self._engine.tokenize(text, add_special=is_first, parse_special=True)
         head = self._engine.tokenize(text[:most], add_special=is_first, parse_special=True)
         return head + self._engine.tokenize(text[-most:], add_special=False, parse_special=True)
+
+    def _start_of_text(self) -> list[int]:
+        """The token that begins a text; of models without one, that which ends the text before."""
+        text = self._facts.bos or self._facts.eos
+        return self._engine.tokenize(text, add_special=False, parse_special=True)
 
     def _without_bos(self, text: str, *, is_first: bool) -> str:
         """``text`` without a leading BOS that the tokenizer or the context provides."""

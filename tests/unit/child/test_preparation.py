@@ -115,6 +115,20 @@ def test_there_is_one_bos_whatever_the_text_begins_with(harness, text):
     assert harness.ask(request(raw(text))).tokens == [BOS, *ids("hi")]
 
 
+@pytest.mark.parametrize("facts", [{}, {"adds_bos": False}, {"adds_bos": False, "bos": ""}])
+def test_an_empty_prompt_is_the_token_before_every_text(engine, facts):
+    """Of a model without BOS, that which ends the text before."""
+    engine.facts = msgspec.structs.replace(engine.facts, **{"eos": "$", **facts})
+    engine.tokenize = lambda text, *, add_special, parse_special: (
+        [BOS] * (add_special and engine.facts.adds_bos)
+        + [{"^": BOS, "$": 62}[each] for each in text if parse_special]
+    )
+
+    tokens = Harness(engine).ask(request(raw(""))).tokens
+
+    assert tokens == [62 if "bos" in facts else BOS]
+
+
 def test_a_prompt_of_nothing_but_bos_is_read_in_linear_time(harness):
     assert harness.ask(request(raw("^" * 1_000_000))).tokens == [BOS]
 
