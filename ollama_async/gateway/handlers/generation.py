@@ -19,8 +19,8 @@ from aiohttp import web
 from ollama_async.api.decode import Images, restore_images
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Usage
-from ollama_async.core.errors import BadRequest, NotFound, ServerError
-from ollama_async.gateway.body import BODY_PROCESSOR, Body
+from ollama_async.core.errors import BadRequest, NotFound, ServerError, TooLarge
+from ollama_async.gateway.body import BODY_LIMIT_BYTES, BODY_PROCESSOR, Body
 from ollama_async.gateway.client_budgets import BODY_RESERVATION
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.handlers.models import check_model_name, find_model
@@ -149,14 +149,28 @@ def _prepare(
     is_unload = _is_empty(request) and not call.extras.is_completion and request.keep_alive_s == 0
     if is_unload:
         return _UnloadRequest(model.key, call.response_format)
-    built = {id(each): _build_job(each, model, client, call.extras) for each in call.requests}
-    jobs = [built[id(each)] for each in call.requests]
+    jobs = _build_jobs(call, model, client)
     return StreamRequest(
         jobs=jobs,
         response_format=call.response_format,
         is_streamed=call.is_streamed and jobs[0].task is not None,
         began_at=began_at,
     )
+
+
+def _build_jobs(call: Call, model: Model, client: str) -> list[Job]:
+    """:raises TooLarge: their tasks together are over the limit."""
+    built: dict[int, Job] = {}
+    size = 0
+    for request in call.requests:
+        if id(request) not in built:
+            job = built[id(request)] = _build_job(request, model, client, call.extras)
+            size += 0 if job.task is None else len(job.task)
+            if size > BODY_LIMIT_BYTES:
+                raise TooLarge(
+                    f"all choices together are over the limit of {BODY_LIMIT_BYTES} bytes"
+                )
+    return [built[id(request)] for request in call.requests]
 
 
 def _build_job(
