@@ -54,8 +54,13 @@ def log_probabilities(
             among = np.arange(len(logits))
         ranked = among[np.argsort(-logits[among], kind="stable")[:top]]
         best = [
-            (token, max(value - base, LEAST_LOGPROB))
+            (token, _bounded(value - base))
             for token, value in zip(ranked.tolist(), logits[ranked].tolist(), strict=True)
             if value > -math.inf
         ]
-    return max(float(logits[token]) - base, LEAST_LOGPROB), best
+    return _bounded(float(logits[token]) - base), best
+
+
+def _bounded(logprob: float) -> float:
+    """Sums are not exact: without the upper bound, a certain token could be likelier than 1."""
+    return min(max(logprob, LEAST_LOGPROB), 0.0)
