@@ -6,6 +6,7 @@ A test fails where they differ, so nothing needs to be remembered.
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -14,7 +15,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-from ollama_async.cli.main import COMMANDS, Command  # noqa: E402  # found through the line above
+from ollama_async.api.options import OPTIONS, Option  # noqa: E402  # found through the line above
+from ollama_async.cli.main import COMMANDS, Command  # noqa: E402  # as above
 from ollama_async.core.settings import VARIABLES  # noqa: E402  # as above
 from ollama_async.gateway.metrics import METRICS  # noqa: E402  # as above
 from tests.clients.scripts import SCRIPTS, checks_of, packages_of  # noqa: E402  # as above
@@ -53,6 +55,22 @@ def clients() -> str:
     return _markdown(("Client", "Script", "Shown"), rows)
 
 
+def options() -> str:
+    rows = (
+        (f"`{row.name}`", row.kind, _shown(row.default), _range(row), row.meaning)
+        for row in OPTIONS
+    )
+    return _markdown(("Option", "Type", "Default", "Range", "Meaning"), rows)
+
+
+def _shown(value: object) -> str:
+    return "" if value is None or value == [] else f"{value}"
+
+
+def _range(option: Option) -> str:
+    return "" if math.isinf(option.low) else f"{option.low} to {option.high}"
+
+
 def _flags(command: Command) -> list[str]:
     parser = argparse.ArgumentParser(add_help=False)
     command.flags(parser)
@@ -65,6 +83,7 @@ FILES: dict[Path, Callable[[], str]] = {
     DOCS / "command-line.md": commands,
     DOCS / "configuration.md": variables,
     DOCS / "metrics.md": metrics,
+    DOCS / "options.md": options,
 }
 
 

@@ -135,6 +135,33 @@ class EmbeddingRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True)
         parse_keep_alive(self.keep_alive)
 
 
+class _TokenRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    model: str = ""
+    keep_alive: KeepAlive = None
+    options: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        parse_keep_alive(self.keep_alive)
+
+
+class TokenizeRequest(_TokenRequest, kw_only=True):
+    """``/api/tokenize``. ``text``, ``content`` (as in llama.cpp) and ``prompt`` mean the same; the
+    first that is there counts.
+    """
+
+    text: str | None = None
+    content: str | None = None
+    prompt: str | None = None
+    add_special: bool = False
+    parse_special: bool = True
+
+
+class DetokenizeRequest(_TokenRequest, kw_only=True):
+    """``/api/detokenize``."""
+
+    tokens: list[Int] | None = None
+
+
 class _Short(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A request without texts for a model."""
 
@@ -458,6 +485,24 @@ class ProcessResponse(msgspec.Struct):
 
 class ErrorResponse(msgspec.Struct):
     error: str
+
+
+class TokenizeResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Durations in nanoseconds."""
+
+    model: str
+    tokens: list[int]
+    total_duration: int = 0
+    load_duration: int = 0
+
+
+class DetokenizeResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Durations in nanoseconds."""
+
+    model: str
+    text: str
+    total_duration: int = 0
+    load_duration: int = 0
 
 
 class ProgressStatus(TypedDict, total=False):

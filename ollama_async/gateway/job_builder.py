@@ -25,7 +25,14 @@ from ollama_async.api.options import (
     merge,
     unknown_parameters,
 )
-from ollama_async.core.conversation import ROLES, Inference, Message, Prompt
+from ollama_async.core.conversation import (
+    ROLES,
+    Detokenize,
+    Inference,
+    Message,
+    Prompt,
+    Tokenize,
+)
 from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.core.model_names import ModelName
 from ollama_async.queue.backend import Job, LoadOptions, Target
@@ -262,6 +269,27 @@ def _job(
         # a prompt that is only shown is not an answer, and may be as long as the context
         num_predict=-1 if request.debug_render_only else options.sampling.num_predict,
         keep_alive_s=request.keep_alive_s,
+    )
+
+
+def build_task_job(
+    task: Tokenize | Detokenize,
+    options: dict[str, Any],
+    model: Model,
+    client: str,
+    keep_alive_s: float | None,
+) -> Job:
+    """A job that needs the model's worker, but no answer of the model.
+
+    Raises as :func:`build_generate_job`.
+    """
+    check_loadable(model)
+    return Job(
+        target=target_of(model),
+        load_options=LoadOptions(**options_in_force(options, model).load),
+        client=client,
+        task=msgspec.Raw(_pack(task)),
+        keep_alive_s=keep_alive_s,
     )
 
 

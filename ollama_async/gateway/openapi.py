@@ -195,6 +195,20 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         )
         for path in ("/api/rerank", "/v1/rerank")
     },
+    ("POST", "/api/tokenize"): Operation(
+        tag="Ollama",
+        summary="The tokens of a text",
+        request=ollama.TokenizeRequest,
+        required=("model", "text"),
+        answer=ollama.TokenizeResponse,
+    ),
+    ("POST", "/api/detokenize"): Operation(
+        tag="Ollama",
+        summary="The text of tokens",
+        request=ollama.DetokenizeRequest,
+        required=("model", "tokens"),
+        answer=ollama.DetokenizeResponse,
+    ),
     ("POST", "/v1/chat/completions"): Operation(
         tag="openai",
         summary="Answer a conversation",

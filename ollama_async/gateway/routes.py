@@ -20,6 +20,7 @@ from ollama_async.gateway.handlers import (
     openai,
     openai_responses,
     server,
+    tokens,
     transfers,
 )
 from ollama_async.gateway.middleware import build_middleware
@@ -49,6 +50,8 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/embeddings", embeddings.openai_embeddings),
     Route("POST", "/api/rerank", embeddings.rerank),
     Route("POST", "/v1/rerank", embeddings.rerank),
+    Route("POST", "/api/tokenize", tokens.tokenize),
+    Route("POST", "/api/detokenize", tokens.detokenize),
     Route("HEAD", "/api/blobs/{digest}", models.has_blob),
     Route("POST", "/api/blobs/{digest}", models.upload_blob),
     Route("POST", "/api/pull", transfers.pull),

@@ -124,6 +124,36 @@ class OllamaChatFormat(OllamaFormat):
         )
 
 
+class TokenizeFormat(OllamaGenerateFormat):
+    """Of ``/api/tokenize``, without streaming."""
+
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
+        (answer,) = answers
+        return encode.to_json(
+            ollama.TokenizeResponse(
+                model=self._model,
+                tokens=answer.finish.context,
+                total_duration=answer.total_ns,
+                load_duration=answer.load_ns,
+            )
+        )
+
+
+class DetokenizeFormat(OllamaGenerateFormat):
+    """Of ``/api/detokenize``, without streaming."""
+
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
+        (answer,) = answers
+        return encode.to_json(
+            ollama.DetokenizeResponse(
+                model=self._model,
+                text=answer.content.text,
+                total_duration=answer.total_ns,
+                load_duration=answer.load_ns,
+            )
+        )
+
+
 def _message(content: AnswerContent) -> ollama.AnswerMessage:
     return ollama.AnswerMessage(
         role="assistant",

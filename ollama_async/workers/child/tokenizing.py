@@ -11,18 +11,22 @@ from ollama_async.workers.child.resource_limits import PreparationBudget
 from ollama_async.workers.messages import CONTEXT_LIMIT, Deltas, Done, Started, ToParent
 
 _TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
+_TOKEN_CHARACTERS = 1024  # with so many per token of the context, the parent takes ten contexts
 
 
-class VocabularyFacts(Protocol):
+class TokenizerFacts(Protocol):
     @property
     def vocab_size(self) -> int: ...
+
+    @property
+    def num_ctx(self) -> int: ...
 
 
 class Tokenizer(Protocol):
     """The part of an engine that any thread may call."""
 
     @property
-    def facts(self) -> VocabularyFacts: ...
+    def facts(self) -> TokenizerFacts: ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
 
@@ -42,8 +46,7 @@ def tokenize(
     )
     if len(tokens) > CONTEXT_LIMIT:
         raise BadRequest(f"the text has more than {CONTEXT_LIMIT} tokens")
-    usage = Usage(prompt=len(tokens))
-    return [Started(request_id, len(tokens)), Done(request_id, "stop", usage, tokens)]
+    return [Started(request_id, len(tokens)), Done(request_id, "stop", Usage(), tokens)]
 
 
 def detokenize(
@@ -54,8 +57,11 @@ def detokenize(
     :raises BadRequest: the model does not have all tokens, or the text is too long.
     """
     budget.charge_tokenizing(len(task.tokens))
-    tokens = check_tokens(task.tokens, tokenizer.facts.vocab_size, "context")
+    tokens = check_tokens(task.tokens, tokenizer.facts.vocab_size, "tokens")
     text = b"".join(map(tokenizer.piece_with_control, tokens)).decode(errors="replace")
+    most = _TOKEN_CHARACTERS * tokenizer.facts.num_ctx
+    if len(text) > most:
+        raise BadRequest(f"the text has more than {most} characters")
     return answer_text(request_id, text)
 
 
@@ -77,5 +83,5 @@ def check_tokens(tokens: Sequence[int], vocab_size: int, name: str) -> list[int]
     :raises BadRequest: this model does not have all of them.
     """
     if not all(0 <= token < vocab_size for token in tokens):
-        raise BadRequest(f"{name} holds tokens that this model does not have")
+        raise BadRequest(f"{name}: this model does not have all of these tokens")
     return list(tokens)

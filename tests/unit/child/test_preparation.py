@@ -463,7 +463,7 @@ def test_a_text_has_its_tokens(harness):
 
     assert harness.ask_all(Tokenize("^h", add_special=True)) == [
         Started(1, 3),
-        Done(1, "stop", Usage(prompt=3), tokens),
+        Done(1, "stop", Usage(), tokens),
     ]
     assert harness.ask_all(Tokenize("^h", parse_special=False))[-1].context == ids("^h")
 
@@ -474,7 +474,7 @@ def test_tokens_have_their_text(harness):
     assert harness.ask_all(Detokenize([60, 50])) == [Started(1), Deltas([(1, "<2")]), done]
     assert harness.ask_all(Detokenize([])) == [Started(1), done]
     assert harness.ask(Detokenize([104, 0xC3])) == Failed(
-        1, "bad_request", "context holds tokens that this model does not have"
+        1, "bad_request", "tokens: this model does not have all of these tokens"
     )
 
 
