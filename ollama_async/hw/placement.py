@@ -34,8 +34,8 @@ EMBEDDING_SLOTS = 64
 batches of short inputs: one is computed while the clients of the other are answered."""
 
 EMBEDDING_CONTEXT = 8192
-"""Default context of an embedding model, which is then at most the trained one: no encoder in use
-was trained for more, and memory is allocated for all tokens of an input at once."""
+"""Maximum of an embedding model's default context: memory for all tokens of an input is allocated
+at once, and no encoder in use was trained for more."""
 
 MIN_CONTEXT = 4
 """Ollama's minimum for ``num_ctx``."""

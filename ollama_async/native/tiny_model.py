@@ -85,12 +85,13 @@ def write_tiny_model(
     seed: int = 0,
     architecture: str = "llama",
     metadata: Mapping[str, Any] | None = None,
+    more_tensors: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Path:
     """Write the model to ``path``, atomically.
 
     ``vocab``: number of tokens, 0 without padding. ``control_tokens`` are added as special tokens
     (``<|im_start|>``). ``metadata`` adds or replaces GGUF keys; None removes one. ``architecture``
-    only changes names in the file: the tensors are Llama's.
+    only changes names in the file: the tensors are Llama's, and ``more_tensors``.
 
     :raises ValueError: the dimensions do not fit together.
     """
@@ -106,6 +107,7 @@ def write_tiny_model(
         **(metadata or {}),
     }
     tensors = _tensors(shape, vocabulary, np.random.default_rng(seed))
+    tensors += (more_tensors or {}).items()
     return write_gguf(path, architecture, fields, tensors, quantization)
 
 

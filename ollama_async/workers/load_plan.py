@@ -94,13 +94,11 @@ class LoadPlanner:
         """Tokens per slot, best first; only one if client or operator chose it."""
         gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
         configured = self._settings.context_length
-        defaults: tuple[int, ...]
+        defaults = placement.default_contexts(gpu_bytes)
+        if target.is_embedding:
+            defaults = tuple(min(each, placement.EMBEDDING_CONTEXT) for each in defaults)
         if configured:
             defaults = (configured,)
-        elif target.is_embedding:
-            defaults = (placement.EMBEDDING_CONTEXT,)
-        else:
-            defaults = placement.default_contexts(gpu_bytes)
         contexts = (
             placement.choose_context(options.num_ctx or 0, default, target.train_ctx)
             for default in defaults

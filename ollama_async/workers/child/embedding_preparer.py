@@ -153,21 +153,23 @@ class _Encoder:
         """Tokens of ``template``, without others. How much of a document fits is known only when it
         is tokenized within the template, so this may take some tries.
         """
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             text = _fill(template, query, document)
             tokens = self._tokenize(text, self._limit, parse_special=True)
             excess = len(tokens) - self._limit
             if excess <= 0:
                 return tokens
             self._refuse_unless_truncated()
-            document = self._shorten(document, excess)
+            document = self._shorten(document, excess + attempt)
         raise ContextExceeded(TOO_LONG)
 
     def _shorten(self, document: str, excess: int) -> str:
-        """Without the last ``excess`` tokens of its beginning, which alone can matter."""
+        """Without the last ``excess`` tokens of its beginning, which alone can matter; one fewer if
+        the tokenizer puts a blank in front of texts.
+        """
         tokens = self._tokenize(document, self._limit, parse_special=False)
         kept = map(self._engine.piece_with_control, tokens[: max(0, len(tokens) - excess)])
-        return b"".join(kept).decode(errors="ignore")
+        return document[: len(b"".join(kept).decode(errors="ignore"))]
 
     def _tokenize(self, text: str, limit: int, *, parse_special: bool) -> list[int]:
         """All tokens of ``text``, or of a beginning that has more than ``limit``."""

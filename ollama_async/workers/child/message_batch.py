@@ -66,8 +66,8 @@ class MessageBatch:
                 self._send_in_parts(messages)
 
     def _send_in_parts(self, messages: Sequence[ToParent]) -> None:
-        """Send one by one, with long texts split. A tool call that is too long fails its request,
-        which gets no further message.
+        """Send one by one, with long texts split. Another part that is too long, such as a tool
+        call, fails its request, which gets no further message.
         """
         for message in messages:
             if isinstance(message, Deltas):
@@ -78,7 +78,7 @@ class MessageBatch:
                         self._send([Deltas([(number, delta)])])
                     except FrameTooLarge as reason:
                         self._failed.add(number)
-                        text = f"tool call too long: {reason}"
+                        text = f"a part of the answer is too long: {reason}"
                         self._send([Failed(number, EngineFailed.code, text)])
             elif isinstance(message, Done | Failed) and message.id in self._failed:
                 self._failed.discard(message.id)

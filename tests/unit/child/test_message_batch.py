@@ -81,7 +81,7 @@ def test_a_tool_call_that_is_too_long_fails_its_request_and_no_other(buffer, sen
     assert pieces_of(sent, 1) == ["before"]
     assert pieces_of(sent, 2) == ["other", "more"]
     (failed,) = [message for message in sent if isinstance(message, Failed)]
-    assert (failed.id, "tool call too long" in failed.message) == (1, True)
+    assert (failed.id, "answer is too long" in failed.message) == (1, True)
     assert [message.id for message in sent if isinstance(message, Done)] == [2]
     sent.clear()
     buffer.deltas.append((3, "x"))

@@ -55,13 +55,18 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbe
 def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     """:raises LoadFailed: not enough memory, or the library refuses the combination of options."""
     params = common_context_params(spec)
-    params.n_ctx = params.n_batch = params.n_ubatch = max(spec.num_ctx, spec.batch_size)
+    params.n_ctx = params.n_batch = params.n_ubatch = max(_longest(spec, model), spec.batch_size)
     params.n_seq_max = _sequences(model)
     params.embeddings = True
     params.kv_unified = True
     if not _declares_pooling(model):  # the library would not pool at all
         params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
-    return create_context(model, params, log, f"inputs of {spec.num_ctx} tokens")
+    return create_context(model, params, log, f"inputs of {params.n_ubatch} tokens")
+
+
+def _longest(spec: LoadSpec, model: Any) -> int:
+    """Tokens of the longest input: beyond the trained context an encoder has no positions."""
+    return min(spec.num_ctx, lib.llama_model_n_ctx_train(model))
 
 
 def _sequences(model: Any) -> int:
@@ -96,10 +101,9 @@ class LlamaEmbedding:
         sequences = _sequences(model)
         capacity: int = lib.llama_n_batch(context)
         self._batch = LlamaBatch(capacity, sequences)
-        num_ctx = min(spec.num_ctx, capacity, lib.llama_model_n_ctx_train(model))
         self.facts = EmbeddingFacts(
             slots=spec.slots,
-            num_ctx=num_ctx,
+            num_ctx=_longest(spec, model),
             vocab_size=tokenizer.size,
             batch_tokens=min(spec.batch_size, capacity),
             batch_inputs=sequences,
