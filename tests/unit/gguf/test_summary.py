@@ -108,6 +108,25 @@ def test_modalities_come_from_their_keys() -> None:
     assert (found.is_embedding, found.has_vision, found.has_audio) == (True, True, True)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "keys", "is_embedding", "has_cache"),
+    [
+        ("bert", (), True, False),
+        ("nomic-bert", ("pooling_type",), True, False),
+        ("qwen3", ("pooling_type",), True, True),
+        ("qwen3", (), False, True),
+    ],
+)
+def test_encoders_embed_and_have_no_cache(
+    architecture: str, keys: tuple[str, ...], *, is_embedding: bool, has_cache: bool
+) -> None:
+    numbers = {"block_count": 2, "embedding_length": 32, "attention.head_count": 4}
+    metadata: dict[str, Value] = {f"{architecture}.{key}": 1 for key in keys}
+    metadata |= {f"{architecture}.{key}": value for key, value in numbers.items()}
+    found = summarized({"general.architecture": architecture, **metadata})
+    assert (found.is_embedding, found.cache_bytes_per_token > 0) == (is_embedding, has_cache)
+
+
 @given(
     st.dictionaries(
         st.sampled_from(

@@ -57,3 +57,11 @@ def test_without_scripts_only_the_store_counts(store: Store) -> None:
 def test_a_scripted_name_must_be_a_name(store: Store) -> None:
     with pytest.raises(ValueError, match="invalid model name"):
         Catalog(store, {"a b": Script()})
+
+
+def test_scripts_may_embed_or_rank(store: Store) -> None:
+    catalog = Catalog(store, {"e": Script(dimensions=8), "r": Script(ranks=True), "c": Script()})
+    assert catalog.find("e").capabilities == ("embedding",)
+    assert catalog.find("r").capabilities == ("embedding",)
+    assert catalog.find("c").capabilities == ("completion",)
+    assert catalog.find("e").summary.embedding_length == 8

@@ -177,3 +177,42 @@ def test_a_model_gets_no_more_threads_than_there_are_cores(asked, threads):
 
 def test_a_model_gets_no_larger_batch_than_a_step_should_be():
     assert plans(LoadOptions(num_batch=2**20))[0].spec.batch_size == 2048
+
+
+EMBEDDING = msgspec.structs.replace(TARGET, is_embedding=True)
+
+
+def test_an_embedding_model_has_many_requests_and_one_batch():
+    (plan,) = plans(target=EMBEDDING, OLLAMA_NUM_PARALLEL="1")
+    (larger,) = plans(LoadOptions(num_ctx=8192), target=EMBEDDING)
+
+    assert (plan.slots, plan.num_ctx, plan.spec.batch_size) == (64, 4096, 256)
+    assert plan.spec.is_embedding
+    assert plan.limits.slots == 64
+    # the cache of one batch, whatever its slots
+    assert plan.demand[CPU] < GIB + 4096 * 12_288 + GIB // 2
+    assert larger.demand[CPU] > plan.demand[CPU]
+
+
+def test_the_context_of_an_embedding_model():
+    def contexts(**options):
+        return [plan.num_ctx for plan in plans(target=EMBEDDING, **options)]
+
+    assert contexts(train_ctx=512) == [512]
+    assert contexts(gpus=[GPU]) == [8192, 4096, 4096]  # the last is the CPU's
+    assert contexts(OLLAMA_CONTEXT_LENGTH="32768") == [32_768]
+
+
+def test_batches_of_several_inputs_are_larger_on_a_gpu_or_as_the_model_says():
+    first, *_ = plans(target=EMBEDDING, gpus=[GPU])
+    (chosen,) = plans(LoadOptions(num_batch=1024), target=EMBEDDING)
+    assert (first.spec.batch_size, chosen.spec.batch_size) == (2048, 1024)
+
+
+def test_a_worker_may_allocate_logits_that_an_embedding_never_has():
+    shape = msgspec.structs.replace(TARGET.shape, vocab_size=250_000)
+    (plan,) = plans(target=msgspec.structs.replace(EMBEDDING, shape=shape))
+    (small,) = plans(target=EMBEDDING)
+
+    assert plan.limits.memory_bytes - small.limits.memory_bytes >= 4096 * 250_000 * 4
+    assert plan.demand[CPU] - small.demand[CPU] < 100 << 20
