@@ -66,7 +66,8 @@ def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
 
 def _longest(spec: LoadSpec, model: Any) -> int:
     """Tokens of the longest input: beyond the trained context an encoder has no positions."""
-    return min(spec.num_ctx, lib.llama_model_n_ctx_train(model))
+    trained: int = lib.llama_model_n_ctx_train(model)
+    return min(spec.num_ctx, trained)
 
 
 def _sequences(model: Any) -> int:
