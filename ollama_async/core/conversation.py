@@ -191,13 +191,15 @@ class Embedding(msgspec.Struct, array_like=True, tag="emb"):
     each answers it.
 
     ``truncate``: drop what is beyond the context; otherwise such an input is an error. ``num_ctx``
-    is the request's own limit in tokens (0 = the model's).
+    is the request's own limit in tokens (0 = the model's). ``first``: the number of the first input
+    in a client's request with several, for errors; -1: it has one.
     """
 
     inputs: list[str | list[int]]
     query: str | None = None
     truncate: bool = True
     num_ctx: int = 0
+    first: int = -1
 
 
 class Tokenize(msgspec.Struct, array_like=True, tag="tok"):

@@ -79,8 +79,8 @@ TO_CHILD = [
         "0106000000 92a363616e07",
     ),
     (
-        m.Submit(7, Embedding(["a é", [1, 300]], "q", truncate=False, num_ctx=64)),
-        "011b000000 94a37375620795a3656d6292a46120c3a99201cd012ca171c240a0",
+        m.Submit(7, Embedding(["a é", [1, 300]], "q", truncate=False, num_ctx=64, first=48)),
+        "011c000000 94a37375620796a3656d6292a46120c3a99201cd012ca171c24030a0",
     ),
     (
         m.Submit(7, Tokenize("a é")),
