@@ -79,7 +79,7 @@ class Logprobs(msgspec.Struct, array_like=True, frozen=True, tag="l"):
 
 class Vector(msgspec.Struct, array_like=True, frozen=True, tag="v"):
     """The result for one input of an :class:`Embedding`: little-endian float32 numbers, as the
-    model gave them; one number if there is a query. ``tokens``: those of the input.
+    model gave them; one, a logit, if there is a query. ``tokens``: those of the input.
     """
 
     index: int
