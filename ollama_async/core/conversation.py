@@ -223,7 +223,8 @@ Task = Inference | Embedding | Tokenize | Detokenize
 
 class Usage(msgspec.Struct, array_like=True):
     """Counts of tokens, and durations. ``cached`` tokens are part of ``prompt``, the token that
-    ends an answer is part of ``answer``. ``answer_ns`` is positive if ``answer`` is.
+    ends an answer is part of ``answer``. ``thinking`` tokens are those of the answer up to its last
+    thought. ``answer_ns`` is positive if ``answer`` is.
     """
 
     prompt: int = 0
@@ -231,3 +232,4 @@ class Usage(msgspec.Struct, array_like=True):
     prompt_ns: int = 0
     answer: int = 0
     answer_ns: int = 0
+    thinking: int = 0
