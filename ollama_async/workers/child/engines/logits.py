@@ -12,6 +12,7 @@ Logits = NDArray[np.float32]
 LEAST_LOGPROB = -9999.0
 """Of a token that the model holds impossible but a constraint forced; JSON has no infinity."""
 
+_DIGITS = 7  # float32 has no more
 _STRAND = 64  # logits in a strand
 _MAX_SHARE = 4  # looking for strands pays while the number sought is at most 1/4 of them
 
@@ -62,5 +63,7 @@ def log_probabilities(
 
 
 def _bounded(logprob: float) -> float:
-    """Sums are not exact: without the upper bound, a certain token could be likelier than 1."""
-    return min(max(logprob, LEAST_LOGPROB), 0.0)
+    """Sums are not exact: without the upper bound, a certain token could be likelier than 1, and
+    more digits would mean nothing.
+    """
+    return round(min(max(logprob, LEAST_LOGPROB), 0.0), _DIGITS)
