@@ -119,10 +119,28 @@ def test_a_stop_string_ends_the_answer_and_is_not_part_of_it(harness, answer_to)
     harness.put(prepared(1, [1, 2, 3], 50, stop=["nothing", stop], returns_context=True))
     done = harness.finish(1).ends()[1]
 
-    assert done.reason == "stop"
+    assert (done.reason, done.stop_string) == ("stop", stop)
     assert harness.texts()[1] == whole[: whole.index(stop)]
     assert done.context[:3] == [1, 2, 3]
     assert len(done.context) == 6  # the third token of the answer was delivered in part
+
+
+@pytest.mark.parametrize("stops", [[], ["never"], ["never", "ever"]])
+def test_an_answer_that_no_stop_string_ended_names_none(harness, stops):
+    harness.put(prepared(1, [1, 2, 3], 6, stop=stops))
+
+    assert harness.finish(1).ends()[1].stop_string == ""
+
+
+def test_a_stop_string_in_what_was_held_back_of_a_character_ends_the_answer(fake_engine):
+    engine = fake_engine()
+    engine.piece = lambda _token: b"\xc3"
+    harness = LoopHarness(engine)
+    harness.put(prepared(1, [1, 2, 3], 2, stop=["\ufffd\ufffd"]))
+    done = harness.finish(1).ends()[1]
+
+    assert (done.reason, done.stop_string) == ("stop", "\ufffd\ufffd")
+    assert harness.texts()[1] == ""
 
 
 def test_text_held_back_for_a_stop_string_comes_at_the_end(harness, answer_to):

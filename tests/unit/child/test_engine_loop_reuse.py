@@ -3,6 +3,7 @@
 import pytest
 
 from ollama_async.workers.child.batching import FIXED_CHUNK
+from ollama_async.workers.messages import Cancel, Started
 from tests.unit.child.loop_harness import LoopHarness, prepared
 
 
@@ -87,3 +88,44 @@ def test_a_seed_means_that_nothing_is_reused_and_chunks_are_the_same(fake_engine
     assert steps[0] == steps[1] == steps[2]
     assert steps[0][0] == [FIXED_CHUNK]
     assert harness.ends()[3].usage.cached == 0
+
+
+def starts(harness):
+    """The tokens of the prompt and the cached ones, by request, as they were told at the start."""
+    return {m.id: (m.prompt, m.cached) for m in harness.sent() if isinstance(m, Started)}
+
+
+@pytest.mark.parametrize("kind", [{}, {"can_copy": False}, {"can_trim": False}])
+def test_an_answer_begins_with_the_numbers_that_it_ends_with(fake_engine, kind):
+    harness = LoopHarness(fake_engine(slots=3, num_ctx=200, batch_size=128, **kind))
+    shared = [3] * 60
+    harness.put(
+        prepared(1, [*shared, 1], 8, num_ctx=200),  # afresh
+        prepared(2, [*shared, 2], 8, num_ctx=200),  # copied, if that can be
+    )
+    harness.finish(1, 2)
+    harness.put(prepared(3, [*shared, 1, 4], 8, num_ctx=200))  # continued
+    harness.finish(3)
+    harness.put(prepared(4, [*shared, 1], 8, num_ctx=200, seed=7))  # never reused
+    harness.put(prepared(5, shared, 0))  # not computed
+    harness.finish(4, 5)
+
+    ends = {number: end.usage for number, end in harness.ends().items()}
+    assert starts(harness) == {number: (end.prompt, end.cached) for number, end in ends.items()}
+    assert starts(harness)[1] == (61, 0)
+    assert starts(harness)[4] == (61, 0)
+    assert starts(harness)[5] == (60, 0)
+    if not kind:
+        assert starts(harness)[2] == (61, 60)
+        assert starts(harness)[3] == (62, 61)
+
+
+def test_an_answer_that_is_cancelled_in_its_prompt_has_begun(fake_engine):
+    harness = LoopHarness(fake_engine(slots=1, num_ctx=1000, batch_size=64))
+    harness.put(prepared(1, [1] * 900, 5, num_ctx=1000), prepared(2, [1] * 900, 5, num_ctx=1000))
+    harness.iterate(2)
+    harness.put(Cancel(1), Cancel(2))
+    harness.finish(1, 2)
+
+    assert starts(harness) == {1: (900, 0)}
+    assert harness.ends()[1].usage.cached == 0
