@@ -50,6 +50,9 @@ _REFUSALS = 6
 _AROUND = 16
 """Rough number of characters around a message."""
 
+_IMAGE = 2000
+"""Of text that takes as many tokens as an image."""
+
 
 def truncate(
     prompt: Prompt,
@@ -142,6 +145,7 @@ class _Rests(Generic[T]):
 def _weigh(message: Message) -> int:
     """The rough number of characters."""
     weight = _AROUND + len(message.content) + len(message.thinking)
+    weight += _IMAGE * len(message.images)
     for call in message.tool_calls:
         values = call.function.arguments.values()
         weight += sum(len(value) for value in values if isinstance(value, str))

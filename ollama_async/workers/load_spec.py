@@ -20,6 +20,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
     ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and quota allow.
     ``gpu_layers``: -1 = all that fit. ``adapters``: paths of LoRA GGUFs.
+    ``projector``: path of a GGUF, or "".
 
     ``is_embedding``: it embeds or ranks. Then ``num_ctx`` is the longest input, ``slots`` are
     requests at a time, and ``batch_size`` is for batches of several inputs.
@@ -37,6 +38,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     flash_attention: str = "auto"
     adapters: tuple[str, ...] = ()
     is_embedding: bool = False
+    projector: str = ""
 
     def to_argv(self) -> list[str]:
         """Options for ``python -P -m ollama_async.workers.child``, defaults omitted."""

@@ -92,6 +92,12 @@ LATE = [
         "35 ms that few workers need",
     ),
     ("prompts.chat_format", "prompts.jinja_renderer", "30 ms that few models need"),
+    ("workers.child.media", "workers.child.images", "few models see"),
+    (
+        "workers.child.engines.llama_cpp",
+        "workers.child.engines.llama_projector",
+        "few models have a projector, and not every library",
+    ),
 ]
 FOREIGN = [
     # package, foreign package, reason
@@ -101,6 +107,7 @@ FOREIGN = [
     ("gateway", "subprocess", "no handler knows that processes exist"),
     ("gateway", "multiprocessing", "no handler knows that processes exist"),
     ("gateway", "llama_cpp", "native code may crash; only workers load it"),
+    ("gateway", "PIL", "images are hostile; only workers decode them"),
     ("convert", "llama_cpp", "native code may crash; only workers load it"),
     ("convert", "jinja2", "templates are copied as text and run in workers"),
     ("gguf", "llama_cpp", "native code may crash; only workers load it"),

@@ -21,6 +21,7 @@ PACKAGE = Path(ollama_async.__file__).parent
 NAMES_IN_CODE = {  # distributions whose modules are called otherwise
     "llama-cpp-python": "llama_cpp",
     "nvidia-ml-py": "pynvml",
+    "pillow": "PIL",
 }
 
 

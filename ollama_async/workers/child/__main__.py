@@ -7,7 +7,8 @@
 - Threads: *main* and ``heavy`` prepare requests (:mod:`.preprocessor`); ``watchdog`` interrupts
   them. ``receive`` reads the pipe; it cancels requests, and ends the process on ``Quit``. ``step``
   loads the model, runs the engine, and is the only thread that sends after ``Hello``; its
-  heartbeats prove that it is alive. ``lifeline`` belongs to :mod:`.process_setup`.
+  heartbeats prove that it is alive. ``encoder``, of a model with a projector, makes embeddings of
+  images (:mod:`.media`). ``lifeline`` belongs to :mod:`.process_setup`.
 - Ends when: the parent sends ``Quit`` (status 0, the engine closed if that does not take too long);
   at once on SIGTERM, which has its default action, so that it works whatever hangs; when the model
   cannot be loaded (1, after ``Refused``); with its parent; and when a thread fails (70, after a

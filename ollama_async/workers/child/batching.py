@@ -22,6 +22,8 @@ on tiles, and below 64 rows attention goes row by row. The policy:
   far as possible before the next: the library splits a batch by sequences, and one long row is its
   best case. If the prompt whose turn it is is short and others wait, the step takes
   :data:`EFFICIENT_CHUNK` tokens.
+- **Images and recordings**: a piece of one is evaluated in a pass of its own, beside the streams
+  but without other prompts, when it is its client's turn.
 - **Constrained answers**: computing the allowed tokens is part of the step. It takes microseconds
   or, with a hostile schema, 10 ms and more. Streams whose mask takes longer than
   :data:`CHEAP_MASK_S` take turns, :data:`MASKS_S` in a step.
@@ -172,15 +174,19 @@ class BatchPlanner:
         clients = {sequence.request.client for sequence in decoding}.union(self._turns)
         sizes = self.plan_chunks(
             streams,
-            [sequence.missing for sequence in ready],
+            [sequence.readable for sequence in ready],
             fixed=is_alone and bool(ready) and ready[0].request.sampling.seed >= 0,
             prompt_count=len(self._turns) if len(clients) > 1 else 0,
             is_shared=len(self._turns) > 1,
         )
         chunks = [(sequence, size) for sequence, size in zip(ready, sizes, strict=True) if size]
         for sequence, _ in chunks:
-            self._turns[sequence.request.client] = self._steps + 1
+            self.end_turn(sequence)
         return chunks
+
+    def end_turn(self, sequence: RunningSequence) -> None:
+        """The sequence takes part in the next step."""
+        self._turns[sequence.request.client] = self._steps + 1
 
     def plan_chunks(
         self,

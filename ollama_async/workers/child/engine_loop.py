@@ -18,11 +18,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Usage
+from ollama_async.core.conversation import Logprobs, TokenLogprob, Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
+from ollama_async.workers.child.media import MediaEncoder, MediaPiece
 from ollama_async.workers.child.message_batch import MessageBatch
 from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
 from ollama_async.workers.child.sequence import RunningSequence
@@ -52,6 +53,7 @@ class EngineLoop:
         send: Callable[[Sequence[ToParent]], None],
         planner: BatchPlanner,
         *,
+        encoder: MediaEncoder | None = None,
         repetition_limit: int = 0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -60,6 +62,7 @@ class EngineLoop:
         self._mailbox = mailbox
         self._output = MessageBatch(send)
         self._planner = planner
+        self._encoder = encoder
         self._repetition_limit = repetition_limit
         self._clock_ns = clock_ns
         self._waiting: deque[PreparedRequest] = deque()
@@ -88,15 +91,14 @@ class EngineLoop:
             self._receive(entry)
         if self._waiting:
             self._assign_slots()
-        if self._prefilling or self._decoding:
-            self._step()
+        is_active = bool(self._prefilling or self._decoding) and self._step()
         now_s = self._clock_ns() / 1e9
         if now_s >= self._heartbeat_at_s:
             self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
             busy_slots = len(self._prefilling) + len(self._decoding)
             self._output.add(Heartbeat(busy_slots, self.slots.used_share))
             self._output.flush(now_s)
-        if self._prefilling or self._decoding:
+        if is_active and (self._prefilling or self._decoding):
             self._output.flush_if_due(now_s)
         else:
             self._output.flush(now_s)
@@ -113,7 +115,7 @@ class EngineLoop:
             self._waiting.append(entry)
         else:
             self._output.add(Started(entry.id, len(entry.tokens)))
-            context = entry.tokens if entry.returns_context else []
+            context = _without_media(entry.tokens, entry) if entry.returns_context else []
             self._output.add(Done(entry.id, "length", Usage(prompt=len(entry.tokens)), context))
 
     def _cancel(self, request_id: int) -> None:
@@ -134,7 +136,8 @@ class EngineLoop:
         while self._waiting:
             request = self._waiting[0]
             query = PrefixQuery(
-                request.tokens, request.owner, request.public_tokens, request.sampling.seed < 0
+                *(request.tokens, request.owner, request.public_tokens, request.sampling.seed < 0),
+                [(at, piece.length) for at, piece in request.pieces.items()],
             )
             slot = self.slots.take(query)
             if slot is None:
@@ -147,15 +150,25 @@ class EngineLoop:
 
     # One step
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """False if there is nothing to do until embeddings have been made."""
         decoding = self._planner.choose_decoding(self._decoding)
         chunks: list[tuple[RunningSequence, int]] = []
+        is_waiting = False
         if self._prefilling:
-            ready = [each for each in self._planner.order(self._prefilling) if self._begin(each)]
-            is_alone = not decoding and len(self._prefilling) == 1
-            chunks = self._planner.plan_prefill(
-                len(decoding), ready, self._decoding, is_alone=is_alone
-            )
+            ordered = self._planner.order(self._prefilling)
+            begun = [each for each in ordered if self._begin(each)]
+            ready = [each for each in begun if self._is_encoded(each)]
+            is_waiting = len(ready) < len(begun)
+            if ready and ready[0].next_piece is not None:
+                self._read_piece(ready[0], ready[0].next_piece)
+                is_waiting = False
+            else:
+                ready = [each for each in ready if each.next_piece is None]
+                is_alone = not decoding and len(self._prefilling) == 1
+                chunks = self._planner.plan_prefill(
+                    len(decoding), ready, self._decoding, is_alone=is_alone
+                )
         rows = [sequence.row for sequence in decoding]
         prompt_tokens = 0
         for sequence, size in chunks:
@@ -163,14 +176,14 @@ class EngineLoop:
             tokens = sequence.request.tokens[begin : begin + size]
             rows.append(Row(sequence.slot.index, tokens, begin, size == sequence.missing))
             prompt_tokens += size
-        if not rows:
-            return  # every prompt failed to begin
+        if not rows:  # every prompt waits for embeddings, failed to begin, or was a piece
+            return not is_waiting
         begun_ns = self._clock_ns()
         try:
             sampled = self._engine.step(rows)
         except EngineError as error:
             self._fail([*decoding, *(sequence for sequence, _ in chunks)], error)
-            return
+            return True
         ended_ns = self._clock_ns()
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
         if chunks:
@@ -178,6 +191,33 @@ class EngineLoop:
         if self._logprob_requests:
             self._add_logprobs(decoding, sampled)
         self._accept_tokens(decoding, sampled, ended_ns)
+        return True
+
+    def _is_encoded(self, sequence: RunningSequence) -> bool:
+        """Whether the piece that comes next, if any, has its embeddings."""
+        piece = sequence.next_piece
+        if piece is None or piece.media.embeddings:
+            return True
+        if piece.media.error:
+            self._fail([sequence], EngineError(piece.media.error))
+        return False
+
+    def _read_piece(self, sequence: RunningSequence, piece: MediaPiece) -> None:
+        """Evaluate a piece of an image or a recording, in a pass of its own."""
+        begin = sequence.prefilled
+        tokens = sequence.request.tokens[begin : begin + piece.length]
+        is_last = piece.length == sequence.missing
+        row = Row(sequence.slot.index, tokens, begin, is_last, piece.embeddings)
+        begun_ns = self._clock_ns()
+        try:
+            sampled = self._engine.step([row])
+        except EngineError as error:
+            self._fail([sequence], error)
+            return
+        ended_ns = self._clock_ns()
+        self._planner.end_turn(sequence)
+        complete = self._advance_prefill([(sequence, piece.length)], begun_ns, ended_ns)
+        self._accept_tokens(complete, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:
         """Begin the prefill, unless it should wait for a prompt with the same prefix."""
@@ -190,14 +230,25 @@ class EngineLoop:
         try:
             sequence.cached = self.slots.prepare(sequence.slot, sequence.query)
             self._engine.begin(
-                sequence.slot.index, request.sampling, request.tokens, request.constraint
+                *(sequence.slot.index, request.sampling),
+                _without_media(request.tokens, request),
+                request.constraint,
             )
         except EngineError as error:
             self._fail([sequence], error)
             return False
         sequence.prefilled = sequence.cached
+        self._request_embeddings(sequence)
         self._output.add(Started(request.id, len(request.tokens), sequence.cached))
         return True
+
+    def _request_embeddings(self, sequence: RunningSequence) -> None:
+        """Of what comes after the reused prefix."""
+        asked: set[int] = set()
+        for at, piece in sequence.request.pieces.items():
+            if at >= sequence.prefilled and self._encoder and id(piece.media) not in asked:
+                asked.add(id(piece.media))
+                self._encoder.request(piece.media, sequence.request.client)
 
     def _advance_prefill(
         self, chunks: list[tuple[RunningSequence, int]], begun_ns: int, ended_ns: int
@@ -271,8 +322,6 @@ class EngineLoop:
                 self._handle_limit(sequence)
 
     def _add_deltas(self, sequence: RunningSequence, deltas: Sequence[Delta]) -> None:
-        if deltas and isinstance(deltas[-1], Thought):
-            sequence.thinking = sequence.generated
         self._output.deltas += [(sequence.id, delta) for delta in deltas]
 
     # How requests end
@@ -325,6 +374,7 @@ class EngineLoop:
             context = sequence.slot.tokens[-CONTEXT_LIMIT:]
             if unevaluated:
                 context.append(sequence.last[0])
+            context = _without_media(context, sequence.request)
             sequence.remove_stop_string(context)
         repeated = sequence.repeated
         if repeated:
@@ -353,3 +403,10 @@ class EngineLoop:
         if sequence.prefilled >= 0:
             self._engine.end(sequence.slot.index)
         sequence.slot.is_busy = False
+        for piece in sequence.request.pieces.values():
+            piece.media.is_dropped = True
+
+
+def _without_media(tokens: list[int], request: PreparedRequest) -> list[int]:
+    """``tokens`` without the places of images and recordings, whose numbers are negative."""
+    return [token for token in tokens if token >= 0] if request.pieces else tokens

@@ -11,6 +11,7 @@ import msgspec
 
 from ollama_async.core.conversation import Sampling, Usage
 from ollama_async.workers.child.engines.engine import Constraint
+from ollama_async.workers.child.media import MediaPiece
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.messages import Cancel, Done, ToParent
 
@@ -31,6 +32,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     - ``logprobs``: as in :class:`~ollama_async.core.conversation.Inference`.
     - ``client``: whose turn it is. ``owner``: whose cached tokens may be reused; of those of other
       owners only the first ``public_tokens`` may, which the model itself contributes.
+    - ``pieces``: of images and recordings, by the places where they begin in ``tokens``, in order.
     """
 
     id: int
@@ -48,6 +50,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     owner: str = ""
     public_tokens: int = 0
     logprobs: int = -1
+    pieces: Mapping[int, MediaPiece] = {}
 
 
 P = TypeVar("P")
@@ -75,7 +78,7 @@ class Mailbox(Generic[P]):
         self._entries: deque[P | Cancel | ToParent] = deque()
         self._expected: set[int] = set()
         self._changed = threading.Condition()
-        self._is_woken = False
+        self._is_woken = self._is_notified = False
 
     # The receiving thread, which never waits here
 
@@ -131,9 +134,20 @@ class Mailbox(Generic[P]):
         return entries
 
     def wait(self, timeout_s: float) -> None:
-        """Until there is an entry, :meth:`wake` is called, or the timeout has passed."""
+        """Until there is an entry, :meth:`notify` or :meth:`wake` is called, or the timeout has
+        passed.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._entries or self._is_woken, timeout_s)
+            self._changed.wait_for(
+                lambda: self._entries or self._is_notified or self._is_woken, timeout_s
+            )
+            self._is_notified = False
+
+    def notify(self) -> None:
+        """End the next wait, or the present one: the step thread may be able to go on."""
+        with self._changed:
+            self._is_notified = True
+            self._changed.notify_all()
 
     def wake(self) -> None:
         """From now on no thread waits here: the step thread is about to end."""

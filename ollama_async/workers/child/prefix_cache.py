@@ -18,7 +18,7 @@ Where that matters, each slot has an owner, and serves others only the model's o
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -66,13 +66,19 @@ class Slot(msgspec.Struct):
 
 class PrefixQuery(msgspec.Struct, frozen=True):
     """A prompt, and what it may reuse: all of its ``owner``'s tokens, of other owners' no more than
-    the first ``public_tokens``; nothing unless it ``reuses``.
+    the first ``public_tokens``; nothing unless it ``reuses``. ``pieces``: where those of images
+    begin, and their lengths; each is reused whole.
     """
 
     prompt: list[int]
     owner: str = ""
     public_tokens: int = 0
     reuses: bool = True
+    pieces: Sequence[tuple[int, int]] = ()
+
+    def round_down(self, length: int) -> int:
+        """``length``, or the beginning of the piece that it would cut."""
+        return next((at for at, size in self.pieces if at < length < at + size), length)
 
     def shared_with(self, tokens: list[int], owner: str) -> int:
         """The length of the common prefix with ``owner``'s ``tokens`` that it may reuse."""
@@ -141,13 +147,13 @@ class SlotPool:
             and saved >= COPY_MIN_TOKENS
             and saved * _COPY_MAX_RATIO >= len(best.tokens)
         ):
-            length = min(shared, most)
+            length = query.round_down(min(shared, most))
             slot.tokens = []
             self._can_copy = self._engine.copy(best.index, slot.index, length)
             if self._can_copy:  # refused once, refused always
                 slot.tokens = best.tokens[:length]
             kept = len(slot.tokens)
-        length = min(kept, most)
+        length = query.round_down(min(kept, most))
         if length < len(slot.tokens):
             is_kept = self._engine.trim(slot.index, length)
             slot.tokens = slot.tokens[:length] if is_kept else []

@@ -30,6 +30,7 @@ from ollama_async.core.round_robin import RoundRobin
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, PreparedRequest
+from ollama_async.workers.child.media import MediaReader
 from ollama_async.workers.child.prompt_encoder import (
     ChatFormatCache,
     EncodedPrompt,
@@ -82,7 +83,8 @@ class RequestPreparer:
     ) -> None:
         self._engine = engine
         self._facts = engine.facts
-        self._encoder = PromptEncoder(engine, chat_formats)
+        reader = None if engine.projector is None else MediaReader(engine.projector, make_run)
+        self._encoder = PromptEncoder(engine, chat_formats, reader)
         self._constraints = ConstraintFactory(engine)
         self._make_run = make_run
         self._guards_calls = guards_calls
@@ -123,8 +125,9 @@ class RequestPreparer:
         if not tokens:
             raise BadRequest("the prompt is empty")
         constraint = self._constrain(inference, encoded, budget)
+        shift = inference.shift and not encoded.pieces  # it would cut images
         window = num_ctx  # without a shift, the answer ends there
-        if inference.shift and self._facts.can_shift:
+        if shift and self._facts.can_shift:
             window = max(num_ctx, min(MIN_WINDOW, self._facts.num_ctx))
         most, predict = ANSWER_CONTEXTS * num_ctx, sampling.num_predict
         public_tokens = 0
@@ -137,7 +140,7 @@ class RequestPreparer:
             num_ctx=window,
             keep=min(keep, window // 2),
             max_tokens=predict if 0 <= predict <= most else most,
-            shift=inference.shift,
+            shift=shift,
             returns_context=inference.returns_context,
             parser=encoded.parser,
             special=encoded.special,
@@ -146,6 +149,7 @@ class RequestPreparer:
             owner="" if self._shares_prefixes else request.client,
             public_tokens=public_tokens,
             logprobs=inference.logprobs,
+            pieces=encoded.pieces,
         )
 
     def _check_sampling(self, sampling: Sampling) -> None:

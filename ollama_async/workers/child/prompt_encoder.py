@@ -12,7 +12,7 @@ learns that its prompt begins with such a prefix learns nothing about others.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -24,6 +24,8 @@ from ollama_async.prompts.chat_format import ChatFormat
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.prompts.truncation import cut_middle, truncate
 from ollama_async.workers.child.engines.engine import Engine
+from ollama_async.workers.child.media import Media, MediaPiece, MediaReader, add_media
+from ollama_async.workers.child.media_markers import mark, mark_raw, show, split
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.child.prefix_cache import common_prefix_length
 from ollama_async.workers.child.resource_limits import PreparationBudget, Run
@@ -134,7 +136,7 @@ class ChatFormatCache:
 class EncodedPrompt(msgspec.Struct, frozen=True):
     """A prompt as the model reads it, and what reads the answer; see
     :class:`~ollama_async.workers.child.mailbox.PreparedRequest`. ``is_cut``: the middle of
-    ``tokens`` was removed.
+    ``tokens`` was removed. ``pieces``: of images and recordings.
     """
 
     tokens: list[int]
@@ -143,13 +145,23 @@ class EncodedPrompt(msgspec.Struct, frozen=True):
     parser: OutputParser | None = None
     special: Mapping[int, bytes] = {}
     delimiters: Delimiters = Delimiters()
+    pieces: Mapping[int, MediaPiece] = {}
 
 
 class PromptEncoder:
-    """For one model. Any number of threads encode with a quick budget, one with the full budget."""
+    """For one model. Any number of threads encode with a quick budget, one with the full budget.
 
-    def __init__(self, engine: Engine, chat_formats: ChatFormatCache) -> None:
+    ``media_reader``: None if the model only reads text.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        chat_formats: ChatFormatCache,
+        media_reader: MediaReader | None = None,
+    ) -> None:
         self._engine = engine
+        self._media_reader = media_reader
         self._facts = engine.facts
         self._chat_formats = chat_formats
         self._prefixes = BoundedCache[bytes, list[int]](_PREFIX_ENTRIES, _PREFIX_TOKENS)
@@ -166,7 +178,7 @@ class PromptEncoder:
         encoded = self._encode(inference, num_ctx, budget)
         if len(encoded.tokens) < num_ctx:
             return encoded
-        if not (inference.shift and inference.prompt.truncate):
+        if encoded.pieces or not (inference.shift and inference.prompt.truncate):
             raise ContextExceeded(TOO_LONG)
         tokens = cut_middle(encoded.tokens, num_ctx=num_ctx, keep=keep)
         return msgspec.structs.replace(encoded, tokens=tokens, is_cut=True)
@@ -176,26 +188,44 @@ class PromptEncoder:
     ) -> EncodedPrompt:
         prompt = inference.prompt
         context = check_tokens(prompt.context, self._facts.vocab_size, "context")
+        media = self._read_media(prompt.messages, budget)
         if prompt.raw is not None:
-            tokens = self._tokenize(prompt.raw, num_ctx, budget, is_first=not context)
-            if not (context or tokens):
-                tokens = self._start_of_text()
-            return EncodedPrompt(context + tokens, prompt.raw)
-        if any(message.images for message in prompt.messages):
-            raise BadRequest("this model does not support images")
+            text = mark_raw(prompt.raw, len(media)) if media else prompt.raw
+            tokens, pieces = self._tokenize_all(text, media, context, num_ctx, budget)
+            return EncodedPrompt(tokens or self._start_of_text(), text, pieces=pieces)
+        if media:
+            prompt = msgspec.structs.replace(prompt, messages=mark(prompt.messages))
+            inference = msgspec.structs.replace(inference, prompt=prompt)
         if not prompt.chat_format.request_template:
-            return self._render(inference, context, num_ctx, budget)
+            return self._render(inference, context, media, num_ctx, budget)
         digest = hashlib.sha256(_pack(prompt)).digest()
         if failure := self._failed.get(digest):
             raise failure.with_traceback(None)
         try:
-            return self._render(inference, context, num_ctx, budget)
+            return self._render(inference, context, media, num_ctx, budget)
         except TemplateFailed as error:
             self._failed.put(digest, error, 1)
             raise
 
+    def _read_media(self, messages: Sequence[Message], budget: PreparationBudget) -> list[Media]:
+        """All images and recordings, in order.
+
+        :raises BadRequest: the model does not read them, or not these.
+        """
+        files = [file for message in messages for file in message.images]
+        if not files:
+            return []
+        if self._media_reader is None:
+            raise BadRequest("this model does not support images")
+        return self._media_reader.read_all(files, budget)
+
     def _render(
-        self, inference: Inference, context: list[int], num_ctx: int, budget: PreparationBudget
+        self,
+        inference: Inference,
+        context: list[int],
+        media: Sequence[Media],
+        num_ctx: int,
+        budget: PreparationBudget,
     ) -> EncodedPrompt:
         """The messages of the prompt, after the tokens of ``context``."""
         prompt = inference.prompt
@@ -204,35 +234,35 @@ class PromptEncoder:
         bound = self._chat_formats.get_or_make(spec, run, budget.allow_build)
         chat_format = bound.chat_format
 
-        def render(candidate: Prompt) -> tuple[Prompt, str, list[int]]:
+        def render(candidate: Prompt) -> tuple[Prompt, str, list[int], dict[int, MediaPiece]]:
             text = run(lambda: chat_format.render(candidate))
-            return candidate, text, self._tokenize(text, num_ctx, budget, is_first=not context)
+            return candidate, text, *self._tokenize_all(text, media, context, num_ctx, budget)
 
         if prompt.truncate:
-            space = num_ctx - len(context)
             most, num_predict = max(1, num_ctx // RESERVE_SHARE), inference.sampling.num_predict
             reserve = min(max(1, num_predict), most) if num_predict >= 0 else most
-            kept, text, tokens = truncate(
+            kept, text, tokens, pieces = truncate(
                 prompt,
                 render,
                 lambda candidate: len(candidate[2]),
-                most=space - 1,
-                target=space - reserve,
+                most=num_ctx - 1,
+                target=num_ctx - reserve,
             )
         else:
-            kept, text, tokens = render(prompt)
+            kept, text, tokens, pieces = render(prompt)
         # a limit of its own: the candidates may have used theirs up
         started = budget.start_rendering()(lambda: chat_format.start(kept, text))
         parser = None
         if started is not None:
             parser = OutputParser(started, takes_one_call=not prompt.parallel_tool_calls)
         return EncodedPrompt(
-            context + tokens,
+            tokens,
             text,
             False,
             parser,
             {} if parser is None else bound.special,
             chat_format.delimiters(kept, text),
+            pieces,
         )
 
     def count_public(
@@ -271,12 +301,32 @@ class PromptEncoder:
         if encoded.is_cut:  # without a BOS that is not in the text
             is_added = facts.adds_bos and is_start and not text.startswith(facts.bos)
             return self._detokenize(tokens[1:] if is_added else tokens)
+        text = show(text)
         rest = self._without_bos(text, is_first=is_start)
         bos = facts.bos if rest != text and is_start else ""  # once, if at all
         return self._detokenize(prompt.context) + bos + rest
 
     def _detokenize(self, tokens: list[int]) -> str:
         return b"".join(map(self._engine.piece_with_control, tokens)).decode(errors="replace")
+
+    def _tokenize_all(
+        self,
+        text: str,
+        media: Sequence[Media],
+        context: list[int],
+        num_ctx: int,
+        budget: PreparationBudget,
+    ) -> tuple[list[int], dict[int, MediaPiece]]:
+        """``context`` and the tokens of ``text``, in which markers stand for ``media``."""
+        tokens, pieces = list(context), dict[int, MediaPiece]()
+        if not media:
+            return tokens + self._tokenize(text, num_ctx, budget, is_first=not context), pieces
+        for part in split(text):
+            if isinstance(part, int):
+                add_media(tokens, pieces, media[part])
+            else:
+                tokens += self._tokenize(part, num_ctx, budget, is_first=not tokens)
+        return tokens, pieces
 
     def _tokenize(
         self, text: str, num_ctx: int, budget: PreparationBudget, *, is_first: bool

@@ -47,6 +47,9 @@ are nothing but control tokens."""
 
 QUICK_MESSAGES = 1 << 12
 
+QUICK_BYTES = 16 << 20
+"""Of images, whose hashes are computed with a quick budget. It takes 10 ms or less."""
+
 REQUEST_TEMPLATE_S = 0.05
 """CPU time for rendering with a template that the request brings."""
 
@@ -244,6 +247,11 @@ class PreparationBudget:
         length += sum(len(message.content) for message in prompt.messages)
         is_long = len(prompt.messages) > QUICK_MESSAGES or length > QUICK_CHARACTERS
         if self._is_quick and is_long:
+            raise OverBudget
+
+    def charge_hashing(self, size: int) -> None:
+        """Hash so many bytes; once per request."""
+        if self._is_quick and size > QUICK_BYTES:
             raise OverBudget
 
     def allow_build(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from ollama_async.core.conversation import Usage
 from ollama_async.workers.child.engines.engine import Engine, Row
 from ollama_async.workers.child.mailbox import PreparedRequest
+from ollama_async.workers.child.media import MediaPiece
 from ollama_async.workers.child.prefix_cache import PrefixQuery, Slot
 
 REPEATS = 16
@@ -61,9 +62,7 @@ class RunningSequence:
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
         self.prefilled = -1
-        self.cached = self.generated = self.thinking = self.last_step = self.repeated = (
-            self.limit
-        ) = 0
+        self.cached = self.generated = self.last_step = self.repeated = self.limit = 0
         self.begun_ns = self.first_token_ns = self.last_token_ns = 0
         self.is_stopped = False
         self.repetition = RepetitionDetector(repetition_limit) if repetition_limit else None
@@ -81,6 +80,21 @@ class RunningSequence:
     def missing(self) -> int:
         """Tokens of the prompt that are not yet in the slot."""
         return len(self.request.tokens) - self.prefilled
+
+    @property
+    def next_piece(self) -> MediaPiece | None:
+        """The piece of an image or a recording that comes next in the prompt."""
+        return self.request.pieces.get(self.prefilled)
+
+    @property
+    def readable(self) -> int:
+        """Tokens of the prompt that can be read now: up to the next such piece."""
+        if not self.request.pieces:
+            return self.missing
+        end = len(self.request.tokens)
+        return min((at for at in self.request.pieces if at >= self.prefilled), default=end) - (
+            self.prefilled
+        )
 
     def extend_limit(self) -> bool:
         """Whether an answer at its ``limit`` may go on, up to a new limit."""
@@ -132,7 +146,6 @@ class RunningSequence:
             answer=self.generated,
             # the first token comes with the last prefill step, yet took some time
             answer_ns=max(1, self.last_token_ns - self.first_token_ns) if self.generated else 0,
-            thinking=self.thinking,
         )
 
 

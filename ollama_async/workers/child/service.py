@@ -25,6 +25,7 @@ from ollama_async.workers.child.engines import open_embedding_engine, open_engin
 from ollama_async.workers.child.engines.embedding import EmbeddingEngine
 from ollama_async.workers.child.engines.engine import Engine, Progress
 from ollama_async.workers.child.mailbox import Mailbox, PreparedEmbedding, PreparedRequest
+from ollama_async.workers.child.media import MediaEncoder
 from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
@@ -39,6 +40,7 @@ BROKEN = 70
 REFUSED = 1
 
 _CLOSE_LIMIT_S = 30.0
+_ENCODER_LIMIT_S = 1.0
 _LOADING_PERIOD_S = 0.1
 _RECEIVE_TIMEOUT_S = 60.0
 
@@ -61,6 +63,7 @@ class Service:
         self._watchdog = Watchdog()
         self._loop: EngineLoop | EmbeddingLoop
         self._preprocessor: Preprocessor[Any]
+        self._encoder: tuple[MediaEncoder, threading.Thread] | None = None
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
         self._loading_sent_s = 0.0
@@ -120,16 +123,33 @@ class Service:
         self._pipe.send([msgspec.convert(engine.facts, Ready, from_attributes=True)])
         self._is_ready.set()
         self._loop.run()
-        engine.close()
+        if self._stop_encoder():
+            engine.close()
         self._is_closed.set()
+
+    def _stop_encoder(self) -> bool:
+        """False if it still uses the engine; then only the end of the process frees its memory."""
+        if self._encoder is None:
+            return True
+        encoder, thread = self._encoder
+        encoder.close()
+        thread.join(_ENCODER_LIMIT_S)
+        return not thread.is_alive()
 
     def _serve_answers(self, engine: Engine) -> None:
         mailbox: Mailbox[PreparedRequest] = Mailbox()
+        encoder = None
+        if engine.projector is not None:
+            encoder = MediaEncoder(engine.projector, mailbox.notify)
+            thread = threading.Thread(target=_guarded(encoder.run), name="encoder", daemon=True)
+            thread.start()
+            self._encoder = encoder, thread
         self._loop = EngineLoop(
             engine,
             mailbox,
             self._pipe.send,
             BatchPlanner(max(self._spec.batch_size, engine.facts.slots + MIN_CHUNK)),
+            encoder=encoder,
             repetition_limit=self._settings.repetition_limit,
         )
         preparer = RequestPreparer(

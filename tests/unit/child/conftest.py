@@ -15,6 +15,8 @@ class FakeEngine:
     ``length``: after so many tokens in the slot comes the end. ``failing``: slots whose steps fail.
     """
 
+    projector = None
+
     def __init__(
         self, slots=4, num_ctx=64, *, batch_size=64, length=None, can_trim=True, can_copy=True
     ):

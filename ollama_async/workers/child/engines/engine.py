@@ -47,13 +47,33 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+class PieceEmbeddings(msgspec.Struct, frozen=True):
+    """What the model reads of one piece of an image or a recording, in place of tokens.
+
+    ``vectors``: one for each place in the prompt. With positions of several dimensions, that of
+    vector i in dimension d is ``offsets[d, i] + slopes[d, i] * p``, where p is the position of the
+    piece; without, they are None. The next token comes ``positions`` after p. ``is_causal``: a
+    vector is evaluated without those after it, so the piece may be split.
+    """
+
+    vectors: NDArray[np.float32]
+    positions: int
+    is_causal: bool = True
+    offsets: NDArray[np.int32] | None = None
+    slopes: NDArray[np.int32] | None = None
+
+
 class Row(msgspec.Struct, gc=False):
-    """One slot's part of a step: evaluates ``tokens`` from ``position`` on, and maybe samples."""
+    """One slot's part of a step: evaluates ``tokens`` from ``position`` on, and maybe samples.
+
+    With ``embeddings``, these are evaluated instead, one for each token, and the row is alone.
+    """
 
     slot: int
     tokens: Sequence[int]
     position: int
     samples: bool
+    embeddings: PieceEmbeddings | None = None
 
 
 class Constraint(Protocol):
@@ -81,10 +101,60 @@ class Constraint(Protocol):
         """``token`` comes next; one that is not allowed is a failure."""
 
 
+class PieceShape(msgspec.Struct, frozen=True):
+    """The ``tokens`` that a piece of an image or a recording takes in a prompt, and the
+    ``positions``, of which there are fewer if they have several dimensions.
+    """
+
+    tokens: int
+    positions: int
+
+
+Layout = tuple[tuple[int, ...] | PieceShape, ...]
+"""What an image or a recording is in a prompt: tokens, and pieces between them."""
+
+Pixels = NDArray[np.uint8]
+"""An image: height, width, and red, green and blue."""
+
+Samples = NDArray[np.float32]
+"""A recording with one channel."""
+
+
+class Projector(Protocol):
+    """Makes the embeddings of images and recordings. ``sample_rate``: of recordings, in Hz; 0: the
+    model cannot hear.
+    """
+
+    sees: bool
+    sample_rate: int
+
+    def layout(self, shape: tuple[int, ...]) -> Layout:
+        """Of an image of that height and width, or so many samples. Any thread.
+
+        :raises EngineError: the model cannot take it.
+        """
+
+    def decode_audio(self, data: bytes) -> Samples:
+        """Of a WAV or MP3 file that :mod:`ollama_async.workers.child.audio` has checked. Any
+        thread.
+
+        :raises EngineError: it cannot be decoded.
+        """
+
+    def encode(self, data: Pixels | Samples) -> list[PieceEmbeddings]:
+        """The pieces, in order. May take many seconds; one thread at a time, beside steps.
+
+        :raises EngineError: it failed.
+        """
+
+
 class Engine(Protocol):
-    """See the module docstring for threads."""
+    """See the module docstring for threads. ``projector``: None if the model only reads text."""
 
     facts: EngineFacts
+
+    @property
+    def projector(self) -> Projector | None: ...
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         """Token ids of ``text``; ``add_special`` adds BOS and EOS as the model was trained."""

@@ -1,4 +1,4 @@
-"""A batch of the library, filled from rows, and what its failures mean."""
+"""Batches of the library: of tokens, and of embeddings; and what its failures mean."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from ollama_async.workers.child.engines.engine import Row
+from ollama_async.workers.child.engines.engine import PieceEmbeddings, Row
 
 INVALID_BATCH = -1
 FAILURES = {
@@ -87,3 +87,53 @@ class LlamaBatch:
 
 def _pointer(array: Any, kind: Any) -> Any:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
+
+
+class PieceBatch:
+    """A part of a piece's embeddings for one slot; ``llama_decode`` takes ``raw``. ``begin``: the
+    position of the piece. ``outputs``: which vectors get logits.
+    """
+
+    def __init__(self, embeddings: PieceEmbeddings, part: slice, begin: int, slot: int) -> None:
+        self._vectors = np.ascontiguousarray(embeddings.vectors[part])
+        size = len(self._vectors)
+        if embeddings.offsets is None or embeddings.slopes is None:
+            positions = np.arange(begin + part.start, begin + part.stop, dtype=np.int32)
+        else:
+            positions = embeddings.offsets[:, part] + embeddings.slopes[:, part] * np.int32(begin)
+        self._positions = np.ascontiguousarray(positions)
+        self._ones = np.ones(size, np.int32)
+        self._id = np.array([slot], np.int32)
+        self._id_addresses = np.full(size, self._id.ctypes.data, np.uintp)
+        self.outputs = np.zeros(size, np.int8)
+        self.raw: Any = lib.llama_batch(
+            n_tokens=size,
+            token=None,
+            embd=_pointer(self._vectors, ctypes.c_float),
+            pos=_pointer(self._positions, lib.llama_pos),
+            n_seq_id=_pointer(self._ones, ctypes.c_int32),
+            seq_id=_pointer(self._id_addresses, ctypes.POINTER(lib.llama_seq_id)),
+            logits=_pointer(self.outputs, ctypes.c_int8),
+        )
+
+
+class SlotPositions:
+    """Which position each token of a slot has in the library: its index, unless pieces of images
+    before it took more tokens than positions.
+    """
+
+    def __init__(self) -> None:
+        self.skips: list[tuple[int, int]] = []  # from which index on, how many fewer
+
+    def of(self, index: int) -> int:
+        return index - sum(count for begin, count in self.skips if begin <= index)
+
+    def skip(self, begin: int, count: int) -> None:
+        if count:
+            self.skips.append((begin, count))
+
+    def trim(self, length: int) -> None:
+        self.skips = [skip for skip in self.skips if skip[0] <= length]
+
+    def copy(self, other: SlotPositions) -> None:
+        self.skips = list(other.skips)

@@ -10,7 +10,8 @@ import ctypes
 from collections.abc import Callable, Sequence
 from itertools import groupby, pairwise
 from operator import attrgetter
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import llama_cpp.llama_cpp as lib
 import msgspec
@@ -21,10 +22,17 @@ from ollama_async.workers.child.engines.engine import (
     Constraint,
     EngineError,
     EngineFacts,
+    PieceEmbeddings,
     Progress,
     Row,
 )
-from ollama_async.workers.child.engines.llama_batch import FAILURES, INVALID_BATCH, LlamaBatch
+from ollama_async.workers.child.engines.llama_batch import (
+    FAILURES,
+    INVALID_BATCH,
+    LlamaBatch,
+    PieceBatch,
+    SlotPositions,
+)
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
@@ -36,6 +44,9 @@ from ollama_async.workers.child.engines.llama_model import (
 from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Sampler
 from ollama_async.workers.child.engines.logits import Logits, log_probabilities
 from ollama_async.workers.load_spec import LoadSpec
+
+if TYPE_CHECKING:
+    from ollama_async.workers.child.engines.llama_projector import LlamaProjector
 
 
 class PassCost(msgspec.Struct, frozen=True):
@@ -88,6 +99,8 @@ def find_padding_slots(
 
 _slot_of = attrgetter("slot")
 
+_ROPE_WITH_DIMENSIONS = {lib.LLAMA_ROPE_TYPE_MROPE, lib.LLAMA_ROPE_TYPE_IMROPE}
+
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, copying through the saved state is not worth its memory."""
 
@@ -101,24 +114,49 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
     model = open_model(spec, progress, log, safe=safe)
     try:
         adapters = open_adapters(spec, model, log)
+        projector = _open_projector(spec, model, progress, log)
         context = open_context(spec, model, log)
     except BaseException:
         lib.llama_model_free(model)
         raise
     apply_adapters(context, adapters)
-    return LlamaCpp(spec, model, context, log)
+    return LlamaCpp(spec, model, context, log, projector)
+
+
+def _open_projector(
+    spec: LoadSpec, model: Any, progress: Progress, log: LogCapture
+) -> LlamaProjector | None:
+    """None without one; most models do without the time that importing it takes."""
+    if not spec.projector:
+        return None
+    from ollama_async.workers.child.engines import llama_projector  # noqa: PLC0415
+
+    return llama_projector.open_projector(spec, model, progress, log)
 
 
 class LlamaCpp:
-    """See :class:`~ollama_async.workers.child.engines.engine.Engine`. Owns model and context."""
+    """See :class:`~ollama_async.workers.child.engines.engine.Engine`. Owns model, context and
+    projector.
+    """
 
-    def __init__(self, spec: LoadSpec, model: Any, context: Any, log: LogCapture) -> None:
+    def __init__(
+        self,
+        spec: LoadSpec,
+        model: Any,
+        context: Any,
+        log: LogCapture,
+        projector: LlamaProjector | None = None,
+    ) -> None:
+        self.projector = projector
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
         self._tokenizer = LlamaTokenizer(model)
         self._window: int = lib.llama_model_n_swa(model)
         self._batch = LlamaBatch(lib.llama_n_batch(context), spec.slots)
+        self._batch_size = spec.batch_size
+        self._positions = [SlotPositions() for _ in range(spec.slots)]
+        self._has_dimensions = lib.llama_model_rope_type(model) in _ROPE_WITH_DIMENSIONS
         self._candidates = CandidateArray(self._tokenizer.size)
         self._samplers: list[Sampler | None] = [None] * spec.slots
         self._has_pending_moves = False  # shifts and copies that the next decode performs
@@ -126,15 +164,16 @@ class LlamaCpp:
         self._logits_address = 0
         self._row_of: dict[int, int] = {}  # slots of the last step, and their rows of logits
         template: bytes | None = lib.llama_model_chat_template(model, None)
+        projector_bytes = Path(spec.projector).stat().st_size if projector else 0
         can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self.facts = EngineFacts(
             slots=spec.slots,
             num_ctx=spec.num_ctx,
             vocab_size=self._tokenizer.size,
-            weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),
+            weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA") + projector_bytes,
             cache_bytes=log.bytes_of("KV", "RS"),
             compute_bytes=log.bytes_of("compute", "output"),
-            device_bytes=log.device_bytes(),
+            device_bytes=log.device_bytes() + (projector_bytes if log.device_bytes() else 0),
             chat_template=template.decode(errors="replace") if template else "",
             bos=self._tokenizer.bos,
             eos=self._tokenizer.eos,
@@ -167,13 +206,18 @@ class LlamaCpp:
             sampler.close()
 
     def step(self, rows: Sequence[Row]) -> list[int]:
+        if rows[0].embeddings is not None:
+            return self._step_embeddings(rows[0], rows[0].embeddings)
         ordered = sorted(rows, key=_slot_of)
+        if self._has_dimensions:
+            ordered = [
+                msgspec.structs.replace(row, position=self._positions[row.slot].of(row.position))
+                for row in ordered
+            ]
         padding = []
         if self.facts.can_trim:
-            slots = find_padding_slots(
-                ordered, self._pass_cost, lambda slot: self._length(slot) < self.facts.num_ctx
-            )
-            padding = [Row(slot, (0,), self._length(slot), samples=False) for slot in slots]
+            slots = find_padding_slots(ordered, self._pass_cost, self._has_space)
+            padding = [Row(slot, (0,), self._end_of(slot), samples=False) for slot in slots]
         if padding:
             ordered = sorted(ordered + padding, key=_slot_of)
         try:
@@ -192,26 +236,58 @@ class LlamaCpp:
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         return log_probabilities(self.read_logits()[self._row_of[slot]], token, top)
 
+    def _step_embeddings(self, row: Row, embeddings: PieceEmbeddings) -> list[int]:
+        """In batches of their own: a batch has either tokens or embeddings."""
+        positions = self._positions[row.slot]
+        begin, size = positions.of(row.position), len(embeddings.vectors)
+        if not embeddings.is_causal:
+            lib.llama_set_causal_attn(self._context, False)  # C has no keywords
+        try:
+            for at in range(0, size, self._batch_size):
+                end = min(at + self._batch_size, size)
+                batch = PieceBatch(embeddings, slice(at, end), begin, row.slot)
+                if row.samples and end == size:
+                    batch.outputs[-1] = 1
+                status = lib.llama_decode(self._context, batch.raw)
+                if status != 0:
+                    raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
+                self._has_pending_moves = False
+        finally:
+            if not embeddings.is_causal:
+                lib.llama_set_causal_attn(self._context, True)  # as above
+        positions.skip(row.position + size, size - embeddings.positions)
+        return self._sample([row.slot] if row.samples else [])
+
     def trim(self, slot: int, length: int) -> bool:
-        if length > 0 and self._length(slot) <= length:
+        positions = self._positions[slot]
+        position = positions.of(length)
+        if length > 0 and self._end_of(slot) <= position:
             return True
-        is_whole = lib.llama_memory_seq_rm(self._memory, slot, length, -1)
-        if is_whole and not self._lacks_window(slot, length):
+        is_whole = lib.llama_memory_seq_rm(self._memory, slot, position, -1)
+        if is_whole and not self._lacks_window(slot, position):
+            positions.trim(length)
             return True
         self._clear(slot)
         return False
 
     def copy(self, source: int, target: int, length: int) -> bool:
         self._clear(target)
-        if not self.facts.can_trim and length != self._length(source):
+        end = self._positions[source].of(length)
+        if not self.facts.can_trim and end != self._end_of(source):
             return False
         if not self._copy_cells(source, target):
             lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self._has_pending_moves = True
-        if self.trim(target, length) and self._length(target) == length:
+        self._positions[target].copy(self._positions[source])
+        if self.trim(target, length) and self._reaches(target, length):
             return True
         self._clear(target)
         return False
+
+    def _reaches(self, slot: int, length: int) -> bool:
+        """Whether the slot holds so many tokens. The last position of an image is not known."""
+        positions = self._positions[slot]
+        return bool(positions.skips) or self._end_of(slot) == length
 
     def _copy_cells(self, source: int, target: int) -> bool:
         """Copy only the cells in use, through the sequence's saved state. The library's own copy
@@ -235,6 +311,8 @@ class LlamaCpp:
     def close(self) -> None:
         for slot in range(self.facts.slots):
             self.end(slot)
+        if self.projector is not None:
+            self.projector.close()
         lib.llama_free(self._context)
         lib.llama_model_free(self._model)
 
@@ -264,11 +342,17 @@ class LlamaCpp:
             self._logits = np.ctypeslib.as_array(pointer, self._logits.shape)
         return self._logits
 
-    def _length(self, slot: int) -> int:
+    def _end_of(self, slot: int) -> int:
+        """The position after the last one in the slot."""
         return int(lib.llama_memory_seq_pos_max(self._memory, slot)) + 1
+
+    def _has_space(self, slot: int) -> bool:
+        """For a padding row."""
+        return not self._positions[slot].skips and self._end_of(slot) < self.facts.num_ctx
 
     def _clear(self, slot: int) -> None:
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._positions[slot].trim(0)
 
     def _lacks_window(self, slot: int, length: int) -> bool:
         """Whether sliding-window layers have lost tokens that position ``length`` attends to."""

@@ -34,7 +34,8 @@ _ORIGIN = re.compile(r"^\w+: ")
 class LogCapture:
     """Captures the process-wide log until the next capture is made; one per load.
 
-    ``bytes_by_kind`` maps (kind, is on a device) to bytes.
+    ``bytes_by_kind`` maps (kind, is on a device) to bytes. ``callback``: for libraries beside
+    libllama.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class LogCapture:
         self.bytes_by_kind: dict[tuple[str, bool], int] = {}
         self._level = 0
         _active[:] = [self]
+        self.callback = _callback
         lib.llama_log_set(_callback, ctypes.c_void_p(0))
 
     def reason(self) -> str:
@@ -101,7 +103,7 @@ _CACHE_TYPES = {
     "q4_0": lib.GGML_TYPE_Q4_0,
     "iq4_nl": lib.GGML_TYPE_IQ4_NL,
 }
-_FLASH_ATTENTION = {
+FLASH_ATTENTION = {
     "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
     "on": lib.LLAMA_FLASH_ATTN_TYPE_ENABLED,
     "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
@@ -158,6 +160,10 @@ def apply_adapters(context: Any, adapters: list[Any]) -> None:
     lib.llama_set_adapters_lora(context, pointers, count, scales)
 
 
+def threads_of(spec: LoadSpec) -> int:
+    return spec.threads or len(os.sched_getaffinity(0))
+
+
 def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     """Allocate KV cache and compute buffers for ``spec.slots`` sequences, each with its own KV
     buffer (``kv_unified`` off: faster from a few hundred tokens of history on, and one sequence
@@ -187,8 +193,8 @@ def common_context_params(spec: LoadSpec) -> Any:
     :raises LoadFailed: the type of the KV cache is unknown.
     """
     params = lib.llama_context_default_params()
-    params.n_threads = params.n_threads_batch = spec.threads or len(os.sched_getaffinity(0))
-    params.flash_attn_type = _FLASH_ATTENTION[spec.flash_attention]
+    params.n_threads = params.n_threads_batch = threads_of(spec)
+    params.flash_attn_type = FLASH_ATTENTION[spec.flash_attention]
     if spec.cache_type not in _CACHE_TYPES:
         known = ", ".join(_CACHE_TYPES)
         raise LoadFailed(f"unknown KV cache type {spec.cache_type!r}; known are {known}")

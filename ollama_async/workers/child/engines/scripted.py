@@ -79,6 +79,7 @@ class Scripted:
         self._answer = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
         slots, num_ctx = script.slots or slots, script.num_ctx or num_ctx
+        self.projector = None
         self.facts = EngineFacts(
             slots=slots,
             num_ctx=num_ctx,

@@ -1,0 +1,219 @@
+"""Images and recordings in prompts: their places in it, and the thread that makes embeddings.
+
+In a prompt's tokens, each place of an image has a negative number of its own, which depends on the
+bytes of the file and on nothing else. So prefixes that end behind the same image are equal lists,
+and are found, copied and trimmed like those of text.
+
+:class:`MediaReader` counts these places, which needs only the size of an image. Embeddings are made
+when a prompt gets that far, and only if no slot holds the image already. That takes seconds on a
+CPU. So a thread of its own makes them, beside the steps of others; the library shares nothing
+between the two but the cores. It takes turns between clients, one image each. Files are decoded
+again then: pixels would need a hundred times the memory of the file, for each image that waits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import msgspec
+
+from ollama_async.core.bounded_cache import BoundedCache
+from ollama_async.core.errors import BadRequest
+from ollama_async.core.round_robin import RoundRobin
+from ollama_async.workers.child import audio
+from ollama_async.workers.child.engines.engine import (
+    EngineError,
+    Layout,
+    PieceEmbeddings,
+    PieceShape,
+    Pixels,
+    Projector,
+    Samples,
+)
+from ollama_async.workers.child.resource_limits import MakeRun, PreparationBudget, Run
+
+FILE_LIMIT_BYTES = 64 << 20
+
+CACHE_BYTES = 256 << 20
+"""Of embeddings that are kept; an image has 1 to 10 MB of them."""
+
+_LAYOUTS = 4096
+
+DECODE_S = 10.0
+"""CPU time for all files of a request. 64 million pixels of PNG take about a second, a photograph a
+tenth."""
+
+_PLACE_BITS = 32
+_DIGEST_BYTES = 16
+
+
+class Media:
+    """An image or a recording of one request.
+
+    ``embeddings``: those of its pieces, once there are any. ``error``: why there are none.
+    ``is_dropped``: nobody waits for them any more.
+    """
+
+    def __init__(self, data: bytes, digest: bytes, layout: Layout) -> None:
+        self.data = data
+        self.digest = digest
+        self.layout = layout
+        self.embeddings: Sequence[PieceEmbeddings] = ()
+        self.error = ""
+        self.is_dropped = False
+
+
+class MediaPiece(msgspec.Struct, frozen=True):
+    """The ``index``-th piece of ``media``, which takes ``length`` tokens of a prompt; the model
+    reads it at once.
+    """
+
+    media: Media
+    index: int
+    length: int
+
+    @property
+    def embeddings(self) -> PieceEmbeddings:
+        return self.media.embeddings[self.index]
+
+
+def add_media(tokens: list[int], pieces: dict[int, MediaPiece], media: Media) -> None:
+    """Add what stands for ``media`` to the tokens of a prompt, and its pieces by their places."""
+    place = int.from_bytes(media.digest[:_DIGEST_BYTES]) << _PLACE_BITS
+    number = 0
+    for part in media.layout:
+        if isinstance(part, PieceShape):
+            pieces[len(tokens)] = MediaPiece(media, number, part.tokens)
+            number += 1
+            tokens += range(-1 - place, -1 - place - part.tokens, -1)
+            place += part.tokens
+        else:
+            tokens += part
+
+
+class MediaReader:
+    """For one model. Any thread."""
+
+    def __init__(self, projector: Projector, make_run: MakeRun) -> None:
+        self._projector = projector
+        self._make_run = make_run
+        self._layouts: BoundedCache[bytes, Layout] = BoundedCache(_LAYOUTS, 1 << 20)
+
+    def read_all(self, files: Sequence[bytes], budget: PreparationBudget) -> list[Media]:
+        """The images and recordings of one request.
+
+        :raises OverBudget: files must be decoded, and the budget is quick.
+        :raises BadRequest: one cannot be read, by us or by this model, or all take too long.
+        """
+        budget.charge_hashing(sum(map(len, files)))
+        run = self._make_run(DECODE_S, _takes_too_long)
+        return [self._read(file, run, budget) for file in files]
+
+    def _read(self, file: bytes, run: Run, budget: PreparationBudget) -> Media:
+        digest = hashlib.sha256(file).digest()
+        layout = self._layouts.get(digest)
+        if layout is None:
+            budget.allow_build()
+            layout = run(lambda: self._layout(file))
+            self._layouts.put(digest, layout, len(layout))
+        return Media(file, digest, layout)
+
+    def _layout(self, file: bytes) -> Layout:
+        if len(file) > FILE_LIMIT_BYTES:
+            raise BadRequest(f"an image or recording has more than {FILE_LIMIT_BYTES} bytes")
+        shape = read_file(self._projector, file).shape
+        try:
+            return self._projector.layout(shape)
+        except EngineError as error:
+            raise BadRequest(str(error)) from None
+
+
+def _takes_too_long(_reason: str) -> BadRequest:
+    return BadRequest("decoding the images or recordings takes too much time or memory")
+
+
+def read_file(projector: Projector, data: bytes) -> Pixels | Samples:
+    """Pixels or samples.
+
+    :raises BadRequest: the file is damaged, or not of a kind that the model reads.
+    """
+    from ollama_async.workers.child import images  # noqa: PLC0415  # 20 ms that few models need
+
+    if audio.is_audio(data):
+        if not projector.sample_rate:
+            raise BadRequest("this model cannot hear: it takes images, but no recordings")
+        try:
+            return projector.decode_audio(audio.checked(data))
+        except EngineError as error:
+            raise BadRequest(str(error)) from None
+    if not projector.sees and images.is_image(data):
+        raise BadRequest("this model cannot see: it takes recordings, but no images")
+    return images.read_image(data)
+
+
+class MediaEncoder:
+    """Makes embeddings. ``notify`` is called from its thread after each file."""
+
+    def __init__(self, projector: Projector, notify: Callable[[], None]) -> None:
+        self._projector = projector
+        self._notify = notify
+        self._cache: BoundedCache[bytes, Sequence[PieceEmbeddings]] = BoundedCache(
+            _LAYOUTS, CACHE_BYTES
+        )
+        self._waiting: RoundRobin[int, Media] = RoundRobin()
+        self._numbers = count()
+        self._changed = threading.Condition()
+        self._is_closed = False
+
+    def request(self, media: Media, client: str) -> None:
+        """Make its embeddings, unless they are cached. Set ``is_dropped`` to call it off."""
+        cached = self._cache.get(media.digest)
+        if cached is not None:
+            media.embeddings = cached
+            return
+        with self._changed:
+            self._waiting.put(client, next(self._numbers), media)
+            self._changed.notify()
+
+    def run(self) -> None:
+        """Until :meth:`close`."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                if self._is_closed:
+                    return
+                media = self._waiting.take()
+            if not media.is_dropped:
+                self._encode(media)
+                self._notify()
+
+    def close(self) -> None:
+        """Make :meth:`run` return after the file that it is encoding."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+    def _encode(self, media: Media) -> None:
+        embeddings = self._cache.get(media.digest)
+        if embeddings is None:
+            try:
+                embeddings = self._projector.encode(read_file(self._projector, media.data))
+                _check(embeddings, media.layout)
+            except (EngineError, BadRequest, MemoryError) as error:
+                print(f"encoding an image or recording failed: {error!r}", file=sys.stderr)  # noqa: T201  # stderr is the log
+                media.error = f"encoding the image or recording failed: {error}"
+                return
+            size = sum(each.vectors.nbytes for each in embeddings)
+            self._cache.put(media.digest, embeddings, size)
+        media.embeddings = embeddings
+
+
+def _check(embeddings: Sequence[PieceEmbeddings], layout: Layout) -> None:
+    """:raises EngineError: they are not those that were counted."""
+    counted = [part for part in layout if isinstance(part, PieceShape)]
+    if [PieceShape(len(each.vectors), each.positions) for each in embeddings] != counted:
+        raise EngineError("the library made other embeddings than it had announced")
