@@ -35,7 +35,7 @@ from ollama_async.core.conversation import (
 )
 from ollama_async.core.errors import BadRequest, LoadFailed, ServerError
 from ollama_async.core.model_names import ModelName
-from ollama_async.queue.backend import Job, LoadOptions, Target
+from ollama_async.queue.backend import MEDIA_CONTEXT, Job, LoadOptions, Target
 from ollama_async.store.model import Model
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -86,11 +86,12 @@ def build_generate_job(
     if request.suffix and "insert" not in model.capabilities:
         raise _unsupported(model, "insert")
     if request.images:
-        raise _unsupported(model, "vision")
+        _check_media(model)
     if not (request.prompt or extras.is_completion):
         prompt = None
     elif request.raw:
-        prompt = Prompt(raw=request.prompt, context=request.context)
+        shown = [Message(role="user", images=request.images)] if request.images else []
+        prompt = Prompt(raw=request.prompt, messages=shown, context=request.context)
     else:
         messages, own = _generate_messages(request, model)
         prompt = Prompt(
@@ -117,7 +118,7 @@ def build_chat_job(
     if tools and "tools" not in model.capabilities:
         raise _unsupported(model, "tools")
     if any(message.images for message in request.messages):
-        raise _unsupported(model, "vision")
+        _check_media(model)
     if not request.messages:
         prompt = None
     else:
@@ -144,6 +145,19 @@ def _check_common(
     if "completion" not in model.capabilities:
         raise BadRequest(f'"{request.model}" does not support {verb}')
     _check_format(request.format)
+
+
+def _check_media(model: Model) -> None:
+    """Which of images and recordings it reads is known to its worker.
+
+    :raises BadRequest: neither.
+    """
+    if not {"vision", "audio"}.intersection(model.capabilities):
+        raise _unsupported(model, "vision")
+    if model.projectors and not model.projector_bytes:
+        raise BadRequest(
+            f"the projector of '{model.name}' is not a GGUF file, so it cannot be used"
+        )
 
 
 def _check_format(value: Any) -> None:
@@ -186,7 +200,7 @@ def _generate_messages(request: GenerateRequest, model: Model) -> tuple[list[Mes
 
     The number is how many of the first are the model's.
     """
-    question = Message(role="user", content=request.prompt)
+    question = Message(role="user", content=request.prompt, images=request.images)
     if request.suffix:
         return [question], 0
     system = request.system or model.system
@@ -248,12 +262,15 @@ def _job(
 ) -> Job:
     check_loadable(model)
     options = options_in_force(request.options, model)
+    num_ctx = options.load["num_ctx"]
+    if num_ctx and model.projectors:
+        num_ctx = max(num_ctx, MEDIA_CONTEXT)
     inference = None
     if prompt is not None:
         inference = Inference(
             prompt=prompt,
             sampling=msgspec.structs.replace(options.sampling, logit_bias=extras.logit_bias),
-            num_ctx=options.load["num_ctx"] or 0,
+            num_ctx=num_ctx or 0,
             shift=request.shift is not False,
             returns_context=isinstance(request, GenerateRequest) and not request.raw,
             format=None if request.format == "" else request.format,
@@ -263,7 +280,7 @@ def _job(
         )
     return Job(
         target=target_of(model),
-        load_options=LoadOptions(**options.load),
+        load_options=LoadOptions(**{**options.load, "num_ctx": num_ctx}),
         client=client,
         task=None if inference is None else msgspec.Raw(_pack(inference)),
         # a prompt that is only shown is not an answer, and may be as long as the context
@@ -334,11 +351,12 @@ def target_of(model: Model) -> Target:
         digest=model.digest,
         engine=model.engine,
         path=model.path,
-        weights_bytes=summary.weights_bytes + model.adapter_bytes,
+        weights_bytes=summary.weights_bytes + model.adapter_bytes + model.projector_bytes,
         cache_bytes_per_token=summary.cache_bytes_per_token,
         train_ctx=summary.train_ctx,
         details=msgspec.to_builtins(model.details),
         adapters=model.adapters,
+        projector=model.projectors[0] if model.projector_bytes else "",
         shape=summary.shape,
         is_embedding=summary.is_embedding,
     )

@@ -65,6 +65,9 @@ _FUSED_MASK_BYTES, _SCORE_BYTES = 2, 4
 _LOGIT_BYTES = 8
 """Each slot's logits are in the graph and in the output buffer."""
 
+_MEDIA_BYTES = 512 << 20
+"""Images that are being decoded, embeddings that are kept, and the projector's own buffers."""
+
 _VOCABULARY_BYTES = 256
 """Texts and tables for one token, in the library and in this package."""
 
@@ -72,7 +75,8 @@ _VOCABULARY_BYTES = 256
 class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     """How a model would be loaded. ``cache_bytes_per_token`` is for f16; ``batch_size``: maximum
     tokens of a step; ``is_fused``: attention does not store the scores of the whole context.
-    ``is_embedding``: see :func:`estimate_memory`.
+    ``is_embedding``: see :func:`estimate_memory`. ``reads_media``: it has a projector, which is
+    part of the weights.
     """
 
     weights_bytes: int
@@ -84,6 +88,7 @@ class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     on_cpu: bool
     shape: ModelShape = ModelShape()
     is_embedding: bool = False
+    reads_media: bool = False
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +173,8 @@ def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
     return MemoryEstimate(
         weights_bytes=weights,
         cache_bytes=_bytes_per_slot(load) * slots,
-        compute_bytes=max(min_compute, _scratch_bytes(load) + logits),
+        compute_bytes=max(min_compute, _scratch_bytes(load) + logits)
+        + (_MEDIA_BYTES if load.reads_media else 0),
     )
 
 

@@ -14,15 +14,18 @@ from ollama_async.core.conversation import Part, Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.core.model_shape import ModelShape
 
+MEDIA_CONTEXT = 2048
+"""Tokens of the context, at least, of a model with a projector: an image may have a thousand."""
+
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """The model to load.
 
     ``key`` identifies it (the GGUF blob's digest, or ``scripted:NAME``): models with the same
     weights share an instance. ``name`` is for display. ``digest`` is the manifest's sha256 (64 hex
-    digits). ``adapters``: paths of LoRA adapters. The memory estimate depends on the bytes of the
-    files, the KV cache bytes per token, the trained context (0 = unknown) and ``shape``.
-    ``is_embedding``: it embeds or ranks instead of generating text.
+    digits). ``adapters``: paths of LoRA adapters. ``projector``: its path, or "". The memory
+    estimate depends on the bytes of the files, the KV cache bytes per token, the trained context
+    (0 = unknown) and ``shape``. ``is_embedding``: it embeds or ranks instead of generating text.
     """
 
     key: str
@@ -35,6 +38,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     train_ctx: int
     details: dict[str, object]
     adapters: tuple[str, ...] = ()
+    projector: str = ""
     shape: ModelShape = ModelShape()
     is_embedding: bool = False
 

@@ -43,7 +43,8 @@ class Model(ModelListEntry, frozen=True, kw_only=True):
     ``key`` is equal for models with the same files. ``path``: the GGUF file; for the scripted
     engine the name in its file. ``template``: Go text or "". ``parameters``: as stored, types not
     checked. ``projectors``, ``adapters``, ``drafts``, ``licenses``: paths. ``adapter_bytes``: of
-    the adapters' tensors. ``requires``: an Ollama release. ``selection``: the template in force.
+    the adapters' tensors. ``projector_bytes``: of the first projector's; 0: it cannot be read.
+    ``requires``: an Ollama release. ``selection``: the template in force.
     """
 
     engine: Literal["llama_cpp", "scripted"] = "llama_cpp"
@@ -57,6 +58,7 @@ class Model(ModelListEntry, frozen=True, kw_only=True):
     projectors: tuple[str, ...] = ()
     adapters: tuple[str, ...] = ()
     adapter_bytes: int = 0
+    projector_bytes: int = 0
     drafts: tuple[str, ...] = ()
     licenses: tuple[str, ...] = ()
     renderer: str = ""

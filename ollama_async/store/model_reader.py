@@ -179,7 +179,12 @@ class _ModelReader(msgspec.Struct, frozen=True):
         selection = select(spec, summary.chat_template, prefers_go=self.prefers_go)
         projected = [self._projector_summary(layer.digest) for layer in projectors]
         found = find_capabilities(config.capabilities, summary, projected, spec, selection)
-        return msgspec.structs.replace(model, selection=selection, capabilities=found)
+        return msgspec.structs.replace(
+            model,
+            selection=selection,
+            capabilities=found,
+            projector_bytes=projected[0].weights_bytes if projected else 0,
+        )
 
     def _projector_summary(self, digest: str) -> GgufSummary:
         """Old projectors are not GGUF files; their models work without them."""

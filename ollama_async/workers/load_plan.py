@@ -15,7 +15,7 @@ from ollama_async.core.settings import Settings
 from ollama_async.hw import placement
 from ollama_async.hw.machine import Machine
 from ollama_async.hw.placement import CPU
-from ollama_async.queue.backend import LoadOptions, Target
+from ollama_async.queue.backend import MEDIA_CONTEXT, LoadOptions, Target
 from ollama_async.queue.memory_budget import Plan
 from ollama_async.workers.load_spec import DEFAULT_BATCH, LoadSpec, ResourceLimits
 
@@ -99,8 +99,9 @@ class LoadPlanner:
             defaults = tuple(min(each, placement.EMBEDDING_CONTEXT) for each in defaults)
         if configured:
             defaults = (configured,)
+        least = MEDIA_CONTEXT if target.projector else 0
         contexts = (
-            placement.choose_context(options.num_ctx or 0, default, target.train_ctx)
+            placement.choose_context(options.num_ctx or 0, max(default, least), target.train_ctx)
             for default in defaults
         )
         return list(dict.fromkeys(contexts))
@@ -125,6 +126,7 @@ class LoadPlanner:
             on_cpu=device == CPU,
             shape=target.shape,
             is_embedding=target.is_embedding,
+            reads_media=bool(target.projector),
         )
 
     def _slots(self, target: Target, load: placement.LoadParameters, device: str) -> list[int]:
@@ -161,6 +163,7 @@ class LoadPlanner:
                 engine=target.engine,
                 model=target.path,
                 adapters=target.adapters,
+                projector=target.projector,
                 num_ctx=load.num_ctx,
                 slots=slots,
                 threads=min(options.num_thread or threads, cores),
