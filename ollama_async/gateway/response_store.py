@@ -75,12 +75,13 @@ class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
 
 class _Client(msgspec.Struct, eq=False):
     """What one client has: ``responses`` by id, in the order of their use, and the response of each
-    item. ``size`` counts those that only later ones need, too.
+    item. ``size`` and ``count`` include those that only later ones need.
     """
 
     responses: OrderedDict[str, StoredResponse]
     by_item: dict[str, StoredResponse]
     size: int = 0
+    count: int = 0
 
 
 class ResponseStore:
@@ -144,9 +145,13 @@ class ResponseStore:
         return self._clients[name]
 
     def _drop_one(self) -> None:
-        """Some response of the client that holds most is in the index: all others need one."""
-        client = max(self._clients.values(), key=lambda each: each.size)
+        """Of the client that holds most, the one that was not used for longest."""
+        client = max(self._clients.values(), key=self._share)
         self._drop(next(iter(client.responses.values())))
+
+    def _share(self, client: _Client) -> float:
+        """Of the store, by bytes or by number, whichever is more."""
+        return max(client.size / self._limit_bytes, client.count / self._limit_count)
 
     def _drop(self, response: StoredResponse) -> None:
         client = self._clients[response.owner.client]
@@ -176,9 +181,10 @@ class ResponseStore:
             response = response.previous
 
     def _count(self, response: StoredResponse, sign: int) -> None:
-        self.count += sign
-        self.size += sign * response.size
-        self._client(response.owner.client).size += sign * response.size
+        client = self._client(response.owner.client)
+        for each in (self, client):
+            each.count += sign
+            each.size += sign * response.size
 
 
 RESPONSES: web.AppKey[ResponseStore] = web.AppKey("responses", ResponseStore)
