@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Annotated, Any, ClassVar, Required, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, Required, TypedDict
 
 import msgspec
 from msgspec import Meta, field
@@ -234,6 +234,15 @@ class ShowRequest(_Short, kw_only=True):
     system: str = ""
     template: str = ""
     options: dict[str, Any] = {}
+
+
+class WebSearchRequest(_Short, kw_only=True):
+    query: str = ""
+    max_results: Int = 0
+
+
+class WebFetchRequest(_Short, kw_only=True):
+    url: str = ""
 
 
 class CopyRequest(_Short, kw_only=True):
@@ -475,6 +484,21 @@ class VersionResponse(msgspec.Struct):
     version: str
 
 
+class CloudStatus(msgspec.Struct):
+    """``source``: what disabled it."""
+
+    disabled: bool
+    source: Literal["none", "env", "config", "both"]
+
+
+class StatusResponse(msgspec.Struct):
+    cloud: CloudStatus
+
+
+class RecommendationsResponse(msgspec.Struct):
+    recommendations: list[dict[str, Any]] = []
+
+
 class ListResponse(msgspec.Struct):
     models: list[ListModelResponse]
 
@@ -483,8 +507,11 @@ class ProcessResponse(msgspec.Struct):
     models: list[ProcessModelResponse]
 
 
-class ErrorResponse(msgspec.Struct):
+class ErrorResponse(msgspec.Struct, omit_defaults=True):
+    """``signin_url``: where an account at ollama.com can be linked, if one is missing."""
+
     error: str
+    signin_url: str = ""
 
 
 class TokenizeResponse(msgspec.Struct, omit_defaults=True, kw_only=True):

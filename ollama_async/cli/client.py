@@ -41,11 +41,14 @@ class ServerUnreachable(CommandFailed):
 
 
 class ServerRefused(CommandFailed):
-    """The server sent an error; ``status`` is 200 if it was in a stream."""
+    """The server sent an error; ``status`` is 200 if it was in a stream. ``signin_url``: where its
+    key can be added to an account, if that would help.
+    """
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, signin_url: str = "") -> None:
         super().__init__(text)
         self.status = status
+        self.signin_url = signin_url
 
 
 class Client:
@@ -213,12 +216,13 @@ def _read_line(response: http.client.HTTPResponse) -> bytes:
 def _refusal(response: http.client.HTTPResponse) -> ServerRefused:
     with _connection_errors():
         body = response.read(LINE_LIMIT_BYTES).decode(errors="replace").strip()
-    text = body
+    text, signin_url = body, ""
     with contextlib.suppress(ValueError):
         decoded = msgspec.json.decode(body.partition("\n")[0])
         if isinstance(decoded, dict) and isinstance(decoded.get("error"), str):
-            text = decoded["error"]
-    return ServerRefused(response.status, text or f"{response.status} {response.reason}")
+            text, signin_url = decoded["error"], str(decoded.get("signin_url", ""))
+    text = text or f"{response.status} {response.reason}"
+    return ServerRefused(response.status, text, signin_url)
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import msgspec
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.cli import models
+from ollama_async.cli import account, models
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.create import create
 from ollama_async.cli.run import run
@@ -314,6 +314,8 @@ COMMANDS = (
     Command("ps", "List running models", models.list_running, "[PREFIX]"),
     Command("cp", "Copy a model", models.copy, "SOURCE DESTINATION"),
     Command("rm", "Remove models", models.remove, "MODEL [MODEL...]"),
+    Command("signin", "Show how to get an account", account.sign_in, aliases=("login",)),
+    Command("signout", "End the use of an account", account.sign_out, aliases=("logout",)),
     Command("engine", "Build or check the engine library", parse_and_run=_engine),
 )
 

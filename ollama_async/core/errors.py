@@ -43,6 +43,23 @@ class TemplateFailed(BadRequest):
     code = "template_failed"
 
 
+class Unauthorized(ServerError):
+    code = "unauthorized"
+    status = 401
+
+
+class NoAccount(Unauthorized):
+    """Only a server with an account at ollama.com could do it. ``signin_url``: where one could be
+    linked, if that is known.
+    """
+
+    code = "no_account"
+
+    def __init__(self, message: str = "unauthorized", *, signin_url: str = "") -> None:
+        super().__init__(message)
+        self.signin_url = signin_url
+
+
 class Forbidden(ServerError):
     code = "forbidden"
     status = 403

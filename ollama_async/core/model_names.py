@@ -118,6 +118,13 @@ def split_source(text: str) -> Reference:
     return Reference(base, is_cloud)
 
 
+def names_cloud_model(text: str) -> bool:
+    try:
+        return split_source(text).is_cloud
+    except ValueError:
+        return False
+
+
 def _without_suffix(text: str) -> tuple[str, bool, bool]:
     """Text without its suffix, whether that was the cloud, whether there was one."""
     base, colon, tag = text.rpartition(":")

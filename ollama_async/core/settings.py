@@ -260,6 +260,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     noprune: bool = _variable(
         "OLLAMA_NOPRUNE", _boolean, False, "Keep blobs that no model needs at start"
     )
+    no_cloud: bool = _variable(
+        "OLLAMA_NO_CLOUD",
+        _boolean,
+        False,
+        "Disable Ollama's cloud: its models and routes get 403 instead of 401",
+    )
     go_template: bool | None = _variable(
         "OLLAMA_GO_TEMPLATE",
         _boolean,

@@ -15,7 +15,8 @@ from time import perf_counter
 
 from aiohttp import hdrs, web
 
-from ollama_async.core.errors import MethodNotAllowed, NotFound, ServerError
+from ollama_async.core.errors import MethodNotAllowed, NoAccount, NotFound, ServerError
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.client_budgets import (
     BODY_RESERVATION,
@@ -28,6 +29,7 @@ from ollama_async.gateway.origin_policy import OriginPolicy
 from ollama_async.gateway.request_ids import REQUEST_ID, new_request_id
 from ollama_async.gateway.response_formats.errors import Protocol, protocol_of
 from ollama_async.gateway.responses import error_response, send_if_long
+from ollama_async.gateway.signin_url import read_signin_url
 
 CLIENT_CLOSED_REQUEST = 499
 """nginx's status for a client that disconnected: counted, never sent."""
@@ -74,6 +76,8 @@ async def _answer(
             response = policy.check(request) or await handler(request)
         return await send_if_long(request, response)
     except ServerError as error:
+        if isinstance(error, NoAccount):
+            error.signin_url = await run_in_thread(read_signin_url)
         return _error(request, error)
     except web.HTTPNotFound:
         return await _not_found(request)

@@ -253,6 +253,27 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/models/{id:.+}"): Operation(
         tag="openai", summary="One model of the store", answer=openai.Model
     ),
+    ("GET", "/api/status"): Operation(
+        tag="account", summary="Whether the cloud is disabled", answer=ollama.StatusResponse
+    ),
+    ("POST", "/api/me"): Operation(tag="account", summary="401: there is no account"),
+    ("POST", "/api/signout"): Operation(tag="account", summary="401: there is no account"),
+    ("DELETE", "/api/user/keys/{key}"): Operation(
+        tag="account", summary="401: there is no account"
+    ),
+    ("POST", "/api/experimental/web_search"): Operation(
+        tag="account",
+        summary="401, or 403 if the cloud is disabled",
+        request=ollama.WebSearchRequest,
+    ),
+    ("POST", "/api/experimental/web_fetch"): Operation(
+        tag="account",
+        summary="401, or 403 if the cloud is disabled",
+        request=ollama.WebFetchRequest,
+    ),
+    ("GET", "/api/experimental/model-recommendations"): Operation(
+        tag="account", summary="An empty list", answer=ollama.RecommendationsResponse
+    ),
     ("POST", "/v1/messages"): Operation(
         tag="anthropic",
         summary="Answer a conversation",

@@ -13,6 +13,7 @@ from ollama_async.gateway.client_budgets import SEND_BUDGET, SendBudget
 from ollama_async.gateway.concurrency import own_threads
 from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
 from ollama_async.gateway.handlers import (
+    account,
     anthropic,
     embeddings,
     generation,
@@ -71,6 +72,13 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/v1/models/{id:.+}", openai.model),
     Route("POST", "/v1/messages", anthropic.messages),
     Route("POST", "/v1/messages/count_tokens", anthropic.count_tokens),
+    Route("GET", "/api/status", account.status),
+    Route("POST", "/api/me", account.me),
+    Route("POST", "/api/signout", account.sign_out),
+    Route("DELETE", "/api/user/keys/{key}", account.sign_out),
+    Route("POST", "/api/experimental/web_search", account.web_search),
+    Route("POST", "/api/experimental/web_fetch", account.web_fetch),
+    Route("GET", "/api/experimental/model-recommendations", account.model_recommendations),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),
     Route("GET", "/openapi.json", openapi.openapi),

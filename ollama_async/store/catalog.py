@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 from ollama_async.api.ollama import ModelDetails
-from ollama_async.core.model_names import ModelName
+from ollama_async.core.model_names import ModelName, split_source
 from ollama_async.core.scripted_models import Script
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.store.model import Model, ModelListEntry
@@ -48,9 +48,11 @@ class Catalog:
         if not self._scripted:
             return None
         try:
-            return self._scripted.get(ModelName.parse(text.strip()).folded)
+            reference = split_source(text)
+            name = ModelName.parse(reference.text)
         except ValueError:  # the store raises the right error for that
             return None
+        return None if reference.is_cloud else self._scripted.get(name.folded)
 
 
 def _scripted_model(name: str, script: Script, modified_at: float) -> Model:

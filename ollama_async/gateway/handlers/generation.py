@@ -22,7 +22,7 @@ from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError, TooLarge
 from ollama_async.gateway.body import BODY_LIMIT_BYTES, BODY_PROCESSOR, Body
 from ollama_async.gateway.client_budgets import BODY_RESERVATION
-from ollama_async.gateway.dependencies import DEPENDENCIES
+from ollama_async.gateway.dependencies import DEPENDENCIES, Dependencies
 from ollama_async.gateway.handlers.models import check_model_name, find_model
 from ollama_async.gateway.job_builder import Extras, build_chat_job, build_generate_job
 from ollama_async.gateway.response_formats import FinalAnswer, ResponseFormat
@@ -30,7 +30,6 @@ from ollama_async.gateway.response_formats.ollama import OllamaChatFormat, Ollam
 from ollama_async.gateway.responses import json_response
 from ollama_async.gateway.streaming import StreamRequest, send_answer
 from ollama_async.queue.backend import Finish, Job
-from ollama_async.store.catalog import Catalog
 from ollama_async.store.model import Model
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -81,9 +80,7 @@ async def respond(request: web.Request, route: GenerationRoute[R]) -> web.Stream
     body = Body(request)
     await body.receive(route.kind)
     run = partial(request.app[BODY_PROCESSOR].run, body.client)
-    prepared = await run(
-        body.size, _decode_and_prepare, body, route, dependencies.catalog, began_at
-    )
+    prepared = await run(body.size, _decode_and_prepare, body, route, dependencies, began_at)
     if isinstance(prepared, _Translation):
         prepared = await run(body.size + prepared.extra_bytes, prepared.prepare)
     if isinstance(prepared, Call):
@@ -110,10 +107,12 @@ class _Translation(msgspec.Struct, frozen=True):
 
 
 def _decode_and_prepare(
-    body: Body, route: GenerationRoute[R], catalog: Catalog, began_at: float
+    body: Body, route: GenerationRoute[R], dependencies: Dependencies, began_at: float
 ) -> _Translation | Call | StreamRequest | _UnloadRequest:
     params, images = body.decode_apart(route.kind)
-    prepare = partial(_translate_and_prepare, route, params, images, catalog, body.client, began_at)
+    prepare = partial(
+        _translate_and_prepare, route, params, images, dependencies, body.client, began_at
+    )
     extra_bytes = route.extra_bytes(params)
     return _Translation(extra_bytes, prepare) if extra_bytes else prepare()
 
@@ -122,7 +121,7 @@ def _translate_and_prepare(
     route: GenerationRoute[R],
     params: R,
     images: Images,
-    catalog: Catalog,
+    dependencies: Dependencies,
     client: str,
     began_at: float,
 ) -> Call | StreamRequest | _UnloadRequest:
@@ -134,8 +133,8 @@ def _translate_and_prepare(
     restore_images(call.requests, images)
     if not call.model.strip():
         raise call.no_model()
-    check_model_name(call.model)
-    model = catalog.find_cached(call.model)
+    check_model_name(call.model, dependencies.settings)
+    model = dependencies.catalog.find_cached(call.model)
     if model is None or model.messages:
         return call
     return _prepare(call, model, client, began_at)

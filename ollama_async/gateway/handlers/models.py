@@ -14,7 +14,9 @@ from aiohttp import web
 from ollama_async.api import encode, ollama
 from ollama_async.api.encode import LongParts
 from ollama_async.api.ollama import ProgressStatus
-from ollama_async.core.errors import BadRequest, Busy, Forbidden, NotFound
+from ollama_async.core.errors import BadRequest, Busy, Forbidden, NoAccount, NotFound
+from ollama_async.core.model_names import names_cloud_model
+from ollama_async.core.settings import Settings
 from ollama_async.core.threads import iterate_in_thread, run_in_thread
 from ollama_async.create.builder import create_model
 from ollama_async.create.request import BaseMissing
@@ -52,10 +54,14 @@ _COPILOT_USER_AGENT = "GitHubCopilotChat/"
 # -- find and list ------------------------------------------------------------------------------
 
 
-def check_model_name(name: str) -> None:
-    """:raises BadRequest: too long."""
+def check_model_name(name: str, settings: Settings) -> None:
+    """:raises BadRequest: too long. :raises NoAccount: it names a cloud model, and these are not
+    disabled; the catalog refuses them as well.
+    """
     if len(name) > MODEL_NAME_CHARACTERS:
         raise BadRequest("invalid model name")
+    if not settings.no_cloud and names_cloud_model(name):
+        raise NoAccount
 
 
 async def find_model(application: web.Application, name: str) -> Model:
@@ -64,7 +70,7 @@ async def find_model(application: web.Application, name: str) -> Model:
 
     :raises NotFound: and whatever else ``Catalog.find`` raises, with Ollama's text.
     """
-    check_model_name(name)
+    check_model_name(name, application[DEPENDENCIES].settings)
     catalog, threads = application[DEPENDENCIES].catalog, application[concurrency.READ_POOL]
     model = catalog.find_cached(name)
     if model is None:
@@ -178,6 +184,7 @@ SHOW_SERVICE: web.AppKey[ShowService] = web.AppKey("show_service", ShowService)
 async def show_model(request: web.Request) -> web.Response:
     params = await read_json(request, ollama.ShowRequest)
     text = params.model or params.name
+    check_model_name(text, request.app[DEPENDENCIES].settings)
     try:
         name = local_name(text)
     except Forbidden:

@@ -1,6 +1,6 @@
 """Errors in the shape of the protocol whose route was requested.
 
-- Ollama, ``/api/…`` and all else: ``{"error": "…"}``.
+- Ollama, ``/api/…`` and all else: ``{"error": "…"}``, with a ``signin_url`` for a 401.
 - OpenAI, ``/v1/…``: ``{"error": {"message", "type", "param", "code"}}``.
 - Anthropic, ``/v1/messages…``: ``{"type": "error", "error": {"type", "message"}, "request_id"}``.
 """
@@ -12,7 +12,7 @@ from enum import Enum
 import msgspec
 
 from ollama_async.api import anthropic, encode, ollama
-from ollama_async.core.errors import ContextExceeded, ServerError
+from ollama_async.core.errors import ContextExceeded, NoAccount, ServerError
 
 CONTEXT_CODE = "context_length_exceeded"
 """OpenAI's code, by which clients recognize that they must shorten the conversation."""
@@ -66,7 +66,8 @@ def error_body(protocol: Protocol, error: ServerError, request_id: str = "") -> 
         return encode.to_json(OpenAIErrorResponse(openai_error(error, message)))
     if protocol is Protocol.ANTHROPIC:
         return encode.to_json(anthropic_error(error, request_id))
-    return encode.to_json(ollama.ErrorResponse(message))
+    signin_url = error.signin_url if isinstance(error, NoAccount) else ""
+    return encode.to_json(ollama.ErrorResponse(message, signin_url))
 
 
 def openai_error(error: ServerError, message: str) -> OpenAIError:
