@@ -1,7 +1,8 @@
 """OpenAI's messages, tools and efforts in the terms of Ollama's requests, for all its routes.
 
-Text parts of one message are joined by line ends, as llama.cpp and vLLM do; its images and sounds
-are that message's. (Ollama makes a message of each part, and so turns one question into several.)
+The parts of a message stay one message: its texts are joined by line ends, as llama.cpp and vLLM
+do, and ``[img]`` stands in the text for an image or sound that comes after some of it. (Ollama
+makes a message of each part, and so turns one question into several.)
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ _EFFORTS: dict[str, bool | str] = {
 }
 _EFFORT_NAMES = '"minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none"'
 _CHOICE_WORDS = ("auto", "none", "required")
+_PLACE = "[img]"
+"""Where the next image of a message stands in its text."""
+
 _SHOWN_CHARACTERS = 40  # of a value that is refused
 
 
@@ -88,21 +92,33 @@ def _read_content(message: openai.Message) -> tuple[str, list[bytes]]:
         if not (instead or message.tool_calls or message.function_call):
             raise BadRequest("invalid message content type: <nil>")
         return message.refusal or "", []
-    texts: list[str] = []
+    pieces: list[str | None] = []
     images: list[bytes] = []
     for part in content:
         match part.type:
             case "text":
-                texts.append(part.text)
+                pieces.append(part.text)
             case "refusal":
-                texts.append(part.refusal)
+                pieces.append(part.refusal)
             case "image_url":
                 images.append(_read_image(part.image_url))
+                pieces.append(None)
             case "input_audio":
                 images.append(_read_audio(part.input_audio))
+                pieces.append(None)
             case _:
                 raise BadRequest("invalid message format")
-    return "\n".join(texts), images
+    return _join(pieces), images
+
+
+def _join(pieces: list[str | None]) -> str:
+    """The text of a message, with None for each image. Images without a place come first."""
+    texts = [piece for piece in pieces if piece is not None]
+    are_first = pieces[len(pieces) - len(texts) :] == texts
+    has_own_places = any(_PLACE in text for text in texts)
+    if are_first or has_own_places:
+        return "\n".join(texts)
+    return "\n".join(_PLACE if piece is None else piece for piece in pieces)
 
 
 def _read_image(image: openai.ImageUrl | str | None) -> bytes:

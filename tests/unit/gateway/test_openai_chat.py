@@ -7,8 +7,10 @@ from __future__ import annotations
 import base64
 import json
 
+import msgspec
 import pytest
 
+from ollama_async.api import openai
 from ollama_async.core.conversation import (
     Logprobs,
     Message,
@@ -21,6 +23,7 @@ from ollama_async.core.errors import Busy, ContextExceeded, WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.handlers import generation
+from ollama_async.gateway.handlers.openai_messages import read_messages
 from ollama_async.store.catalog import Catalog
 
 PATH = "/v1/chat/completions"
@@ -30,7 +33,6 @@ CALLS = [
     ToolCall(ToolFunction("g", {}, 1), "call_11111111"),
 ]
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
-PNG = base64.b64encode(b"\x89PNG pixels").decode()
 
 
 @pytest.fixture
@@ -549,6 +551,50 @@ async def test_calls_and_their_results_are_read(ask):
         ("f", ""),
     ]
     assert results[3].tool_calls[0].function.name == "f"
+
+
+def image(number):
+    data = base64.b64encode(b"image %d" % number).decode()
+    return {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{data}"}}
+
+
+def text(words):
+    return {"type": "text", "text": words}
+
+
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAEC", "format": "wav"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "joined"),
+    [
+        ([image(0), text("a")], "a"),
+        ([text("a"), image(0)], "a\n[img]"),
+        ([image(0), text("a"), image(1)], "[img]\na\n[img]"),
+        ([text("a"), image(0), text("b"), image(1), text("c")], "a\n[img]\nb\n[img]\nc"),
+        ([text("see [img]"), image(0)], "see [img]"),
+        ([image(0)], ""),
+    ],
+)
+def test_images_stand_where_the_client_put_them(content, joined):
+    messages = [openai.Message(role="user", content=[as_part(each) for each in content])]
+
+    (message,) = read_messages(messages)
+
+    assert message.content == joined
+    assert message.images == [b"image 0", b"image 1"][: len(message.images)]
+
+
+def as_part(part):
+    return msgspec.convert(part, openai.ContentPart)
+
+
+def test_sounds_are_images_too():
+    messages = [openai.Message(role="user", content=[as_part(SOUND), as_part(text("a"))])]
+
+    (message,) = read_messages(messages)
+
+    assert (message.content, message.images) == ("a", [b"\0\1\2"])
 
 
 # -- refusals -------------------------------------------------------------------------------------
