@@ -147,9 +147,18 @@ class LongParts:
         self._parts[placeholder.encode()] = part
         return placeholder
 
+    def _words(self, short: bytes) -> list[bytes]:
+        """``short``, split at the placeholders, which are words of their own."""
+        if not self._parts:
+            return [short]
+        if len(self._parts) > 1:
+            return re.split(b"(%b)" % b"|".join(self._parts), short)
+        (placeholder,) = self._parts  # to compile a pattern for it would take 0.2 ms
+        before, *others = short.split(placeholder)
+        return [before, *(word for other in others for word in (placeholder, other))]
+
     def _pieces(self, short: bytes) -> Iterator[bytes]:
-        placeholders = b"|".join(self._parts)
-        for word in re.split(b"(%b)" % placeholders, short) if placeholders else [short]:
+        for word in self._words(short):
             part = self._parts.get(word)
             if part is None:
                 yield word

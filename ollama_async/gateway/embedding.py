@@ -115,7 +115,7 @@ class EmbeddingRun:
                     async with asyncio.timeout(pause_s):
                         await self._changed.wait()
         finally:
-            for piece in self._running:
+            for piece in list(self._running):  # a cancel may end others
                 piece.cancel()
         if self._params.inputs:
             usage = Usage(prompt=self.tokens, prompt_ns=self._prompt_ns)

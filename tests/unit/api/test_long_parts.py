@@ -37,6 +37,25 @@ def test_an_answer_in_pieces_is_the_same(texts: list[str], facts: dict[str, Any]
     assert whole == encode.to_json(Answer(text=" ".join(texts), facts=facts))
 
 
+@given(st.lists(VALUES))
+def test_a_list_that_is_written_item_by_item_is_the_same(values: list[Any]) -> None:
+    long = LongParts()
+    items = encode.list_pieces(encode.to_json(value) for value in values)
+    whole = long.to_json(Answer(facts={"values": long.encoded(items)}), UNLIMITED)
+    assert whole == encode.to_json(Answer(facts={"values": values}))
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_part_may_be_in_an_answer_twice(others: int) -> None:
+    long = LongParts()
+    text = "x" * (encode.LONG_TEXT_CHARACTERS + 1)
+    shown = long.text(text)
+    rest = [long.text(text) for _ in range(others)]
+    whole = long.to_json({"one": shown, "two": f"{shown}{shown}", "rest": rest}, UNLIMITED)
+    expected = {"one": text, "two": text + text, "rest": [text] * others}
+    assert whole == encode.to_json(expected)
+
+
 def test_no_call_encodes_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     to_json = encode.to_json
