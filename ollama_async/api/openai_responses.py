@@ -297,17 +297,17 @@ class InputTokensDetails(msgspec.Struct, kw_only=True):
     cache_write_tokens: int = 0
 
 
-class OutputTokensDetails(msgspec.Struct, frozen=True):
-    """Tokens of thinking are not counted apart from the others."""
+class OutputTokensDetails(msgspec.Struct):
+    """``reasoning_tokens``: those of the answer up to its last thought."""
 
-    reasoning_tokens: int = 0
+    reasoning_tokens: int
 
 
 class ResponseUsage(msgspec.Struct, kw_only=True):
     input_tokens: int
     input_tokens_details: InputTokensDetails
     output_tokens: int
-    output_tokens_details: OutputTokensDetails = OutputTokensDetails()
+    output_tokens_details: OutputTokensDetails
     total_tokens: int
 
 

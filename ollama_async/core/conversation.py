@@ -79,7 +79,7 @@ class Logprobs(msgspec.Struct, array_like=True, frozen=True, tag="l"):
 
 class Vector(msgspec.Struct, array_like=True, frozen=True, tag="v"):
     """The result for one input of an :class:`Embedding`: little-endian float32 numbers, as the
-    model gave them; one number if there is a query. ``tokens``: those of the input.
+    model gave them; one, a logit, if there is a query. ``tokens``: those of the input.
     """
 
     index: int
@@ -191,13 +191,15 @@ class Embedding(msgspec.Struct, array_like=True, tag="emb"):
     each answers it.
 
     ``truncate``: drop what is beyond the context; otherwise such an input is an error. ``num_ctx``
-    is the request's own limit in tokens (0 = the model's).
+    is the request's own limit in tokens (0 = the model's). ``first``: the number of the first input
+    in a client's request with several, for errors; -1: it has one.
     """
 
     inputs: list[str | list[int]]
     query: str | None = None
     truncate: bool = True
     num_ctx: int = 0
+    first: int = -1
 
 
 class Tokenize(msgspec.Struct, array_like=True, tag="tok"):
@@ -221,7 +223,8 @@ Task = Inference | Embedding | Tokenize | Detokenize
 
 class Usage(msgspec.Struct, array_like=True):
     """Counts of tokens, and durations. ``cached`` tokens are part of ``prompt``, the token that
-    ends an answer is part of ``answer``. ``answer_ns`` is positive if ``answer`` is.
+    ends an answer is part of ``answer``. ``thinking`` tokens are those of the answer up to its last
+    thought. ``answer_ns`` is positive if ``answer`` is.
     """
 
     prompt: int = 0
@@ -229,3 +232,4 @@ class Usage(msgspec.Struct, array_like=True):
     prompt_ns: int = 0
     answer: int = 0
     answer_ns: int = 0
+    thinking: int = 0

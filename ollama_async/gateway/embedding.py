@@ -17,7 +17,7 @@ from time import perf_counter
 import msgspec
 
 from ollama_async.core.conversation import Embedding, Part, Usage, Vector
-from ollama_async.core.errors import BadRequest, Busy, EngineFailed, ServerError, from_code
+from ollama_async.core.errors import BadRequest, Busy, EngineFailed, ServerError
 from ollama_async.gateway.body import BodyProcessor
 from ollama_async.gateway.client_budgets import CLIENT_SEND_LIMIT_BYTES, Reservation
 from ollama_async.queue.backend import Finish, Handle, InferenceBackend, Job, Start
@@ -178,6 +178,7 @@ class EmbeddingRun:
             query=params.query,
             truncate=params.truncate,
             num_ctx=params.num_ctx,
+            first=inputs.start if len(params.inputs) > 1 else -1,
         )
         is_last = inputs.stop == len(params.inputs)
         return msgspec.structs.replace(
@@ -246,16 +247,7 @@ class EmbeddingRun:
             self._refused.append(piece.inputs)  # another client's job took its place in the queue
             self._changed.set()
         else:
-            self.fail(self._located(error, piece.inputs))
-
-    def _located(self, error: ServerError, inputs: range) -> ServerError:
-        """``error``, with the place of the fault if it may be in one input of many."""
-        if len(self.vectors) < 2 or not isinstance(error, BadRequest):
-            return error
-        place = f"input {inputs.start}"
-        if len(inputs) > 1:
-            place = f"one of the inputs {inputs.start} to {inputs.stop - 1}"
-        return from_code(error.code, f"{error.message} ({place})")
+            self.fail(error)
 
     def fail(self, error: ServerError) -> None:
         self._error = self._error or error

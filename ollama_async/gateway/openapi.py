@@ -187,6 +187,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     **{
         ("POST", path): Operation(
+            model="bge-reranker",
             tag="rerank",
             summary="How well each document answers a query",
             request=embeddings.RerankRequest,

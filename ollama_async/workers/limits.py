@@ -166,7 +166,7 @@ def unexpected(message: messages.ToParent) -> ProtocolViolation:
 
 def check_usage(usage: Usage) -> None:
     """:raises ProtocolViolation: invalid counts or durations."""
-    _check_numbers(usage.prompt, usage.cached, usage.prompt_ns, usage.answer, usage.answer_ns)
+    _check_numbers(*msgspec.structs.astuple(usage))
 
 
 def check_heartbeat(heartbeat: messages.Heartbeat) -> None:

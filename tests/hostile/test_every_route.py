@@ -30,7 +30,9 @@ SCRIPTS = {
         "tokens": ["fine ", "thanks"],
         "capabilities": ["tools", "thinking", "insert", "vision"],
         "slots": 8,
-    }
+    },
+    "demo-embed": {"dimensions": 8},
+    "bge-reranker": {"ranks": True},
 }
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(40)).decode()

@@ -129,6 +129,8 @@ async def test_what_an_embedding_model_cannot_do(tmp_path):
             await embed(client, ["text"], "query")
         with pytest.raises(ContextExceeded, match="the input length exceeds the context length"):
             await embed(client, ["x" * 100], truncate=False)
+        with pytest.raises(ContextExceeded, match=r"context length \(input 33\)"):
+            await embed(client, ["x", "x" * 100], truncate=False, first=32)
         with pytest.raises(BadRequest, match="input after truncation exceeds maximum context"):
             await embed(client, ["x"], num_ctx=1)
         with pytest.raises(BadRequest, match="tokens that this model does not have"):

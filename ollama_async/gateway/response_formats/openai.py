@@ -53,8 +53,8 @@ class OpenAIFormat:
         self._choices = choices
         self._per_prompt = per_prompt
         self._includes_usage = includes_usage
-        self._id = self._id_prefix + secrets.token_hex(12)
-        self._created = int(time.time())
+        self._id = _new_id(self._id_prefix)
+        self._created = _now()
         self.index = 0
         self.prepare()
 
@@ -104,13 +104,24 @@ def sum_usage(answers: Sequence[FinalAnswer], per_prompt: int = 1) -> openai.Usa
     """The counts of a response. ``per_prompt`` neighbours answer the same prompt."""
     prompts = [answer.finish.usage for answer in answers[::per_prompt]]
     prompt = sum(usage.prompt for usage in prompts)
-    completion = sum(answer.finish.usage.answer for answer in answers)
+    answered = [answer.finish.usage for answer in answers]
+    completion = sum(usage.answer for usage in answered)
+    thinking = sum(usage.thinking for usage in answered)
     return openai.Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=prompt + completion,
         prompt_tokens_details=openai.PromptTokensDetails(sum(usage.cached for usage in prompts)),
+        completion_tokens_details=openai.CompletionTokensDetails(thinking),
     )
+
+
+def _new_id(prefix: str) -> str:
+    return prefix + secrets.token_hex(12)
+
+
+def _now() -> int:
+    return int(time.time())
 
 
 def _prepared(event: msgspec.Struct) -> Callable[[str], bytes]:

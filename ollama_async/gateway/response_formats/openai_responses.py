@@ -330,5 +330,6 @@ def _usage(usage: Usage) -> api.ResponseUsage:
         input_tokens=usage.prompt,
         input_tokens_details=api.InputTokensDetails(cached_tokens=usage.cached),
         output_tokens=usage.answer,
+        output_tokens_details=api.OutputTokensDetails(usage.thinking),
         total_tokens=usage.prompt + usage.answer,
     )

@@ -11,10 +11,11 @@ many characters (spaces, or a word that it does not know).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from ollama_async.core.conversation import Detokenize, Embedding, Inference, Tokenize, Usage
-from ollama_async.core.errors import BadRequest, ContextExceeded, NotSupported
+from ollama_async.core.errors import BadRequest, ContextExceeded, NotSupported, from_code
 from ollama_async.workers.child.engines.embedding import EmbeddingEngine
 from ollama_async.workers.child.mailbox import PreparedEmbedding
 from ollama_async.workers.child.preprocessor import CANNOT_RANK
@@ -70,9 +71,18 @@ class EmbeddingPreparer:
         most = self._facts.num_ctx
         limit = min(task.num_ctx or most, most)
         encoder = _Encoder(self._engine, self._front, self._end, limit, task.truncate, budget)
-        if task.query is None:
-            return [encoder.encode(each) for each in task.inputs]
-        return [encoder.encode_pair(task.query, each) for each in task.inputs]
+        encode: Callable[[str | list[int]], list[int]] = encoder.encode
+        if task.query is not None:
+            encode = partial(encoder.encode_pair, task.query)
+        encoded: list[list[int]] = []
+        for index, given in enumerate(task.inputs, task.first):
+            try:
+                encoded.append(encode(given))
+            except BadRequest as error:
+                if task.first < 0:
+                    raise
+                raise from_code(error.code, f"{error.message} (input {index})") from None
+        return encoded
 
     def _check_kind(self, task: Embedding) -> None:
         match self._facts.result:

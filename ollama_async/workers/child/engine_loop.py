@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from ollama_async.core.conversation import Logprobs, TokenLogprob, Usage
+from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
@@ -322,6 +322,8 @@ class EngineLoop:
                 self._handle_limit(sequence)
 
     def _add_deltas(self, sequence: RunningSequence, deltas: Sequence[Delta]) -> None:
+        if deltas and isinstance(deltas[-1], Thought):
+            sequence.thinking = sequence.generated
         self._output.deltas += [(sequence.id, delta) for delta in deltas]
 
     # How requests end

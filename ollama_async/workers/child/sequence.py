@@ -62,7 +62,9 @@ class RunningSequence:
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
         self.prefilled = -1
-        self.cached = self.generated = self.last_step = self.repeated = self.limit = 0
+        self.cached = self.generated = self.thinking = self.last_step = self.repeated = (
+            self.limit
+        ) = 0
         self.begun_ns = self.first_token_ns = self.last_token_ns = 0
         self.is_stopped = False
         self.repetition = RepetitionDetector(repetition_limit) if repetition_limit else None
@@ -146,6 +148,7 @@ class RunningSequence:
             answer=self.generated,
             # the first token comes with the last prefill step, yet took some time
             answer_ns=max(1, self.last_token_ns - self.first_token_ns) if self.generated else 0,
+            thinking=self.thinking,
         )
 
 

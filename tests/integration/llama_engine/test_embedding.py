@@ -36,14 +36,15 @@ def causal(path, pooling, **metadata):
     )
 
 
-def reranker(path):
+def reranker(path, labels=("yes", "no")):
     """As Qwen3-Reranker is converted: a decoder whose classifier answers "yes" or "no"."""
     norms = {
         f"blk.{layer}.{name}.weight": np.ones(16, np.float32)
         for layer in range(2)
         for name in ("attn_q_norm", "attn_k_norm")
     }
-    classifier = np.random.default_rng(1).standard_normal((2, 64), np.float32)
+    yes, no = np.random.default_rng(1).standard_normal((2, 64), np.float32)
+    classifier = np.array([yes, no] if labels[0] == "yes" else [no, yes])
     return write_tiny_model(
         path,
         architecture="qwen3",
@@ -52,7 +53,7 @@ def reranker(path):
             "qwen3.pooling_type": POOLING_TYPES["rank"],
             "qwen3.attention.key_length": 16,
             "qwen3.attention.value_length": 16,
-            "qwen3.classifier.output_labels": ["yes", "no"],
+            "qwen3.classifier.output_labels": list(labels),
             "tokenizer.chat_template": "chat",
             "tokenizer.chat_template.rerank": TEMPLATE,
             "tokenizer.chat_templates": ["rerank"],
@@ -209,6 +210,17 @@ def test_scores_depend_on_both_parts(open_engine, name):
     inputs += prepare(engine, ["water"], "people")
     scores = [float(vector[0]) for vector in vectors(engine, inputs)]
     assert len(set(scores)) == 3
+
+
+def test_a_score_is_a_logit_also_where_the_library_gives_probabilities(open_engine):
+    def scores(labels):
+        engine = open_engine(lambda path: reranker(path, labels))
+        inputs = prepare(engine, ["water", "the people", "some"], "water")
+        return np.concatenate(vectors(engine, inputs))
+
+    of_yes = scores(("yes", "no"))
+    np.testing.assert_allclose(of_yes, -scores(("no", "yes")), rtol=1e-3, atol=1e-3)
+    assert np.ptp(of_yes) > 0.1
 
 
 def test_broken_weights_give_nan_and_the_engine_goes_on(open_engine):

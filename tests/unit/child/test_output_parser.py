@@ -137,6 +137,13 @@ def test_text_before_between_and_after_calls_that_are_cut_into_pieces_keeps_its_
     assert (harness.end.reason, harness.end.usage.answer) == ("stop", 7)
 
 
+def test_tokens_up_to_the_last_thought_are_counted():
+    harness = ParserHarness("(h", "m)", "so", "(o", "h)", "[one]").put().run()
+
+    assert (harness.end.usage.thinking, harness.end.usage.answer) == (5, 7)
+    assert ParserHarness("so", "[one]").put().run().end.usage.thinking == 0
+
+
 def test_what_the_limit_cut_off_inside_a_call_is_content():
     harness = ParserHarness("so ", "[on", "e]").put(limit=2).run()
 

@@ -100,6 +100,9 @@ async def test_pieces_are_submitted_a_few_at_a_time_and_the_order_is_kept(start,
                 answer(job)
             seen += [len(job.job.task.inputs) for job in jobs]
             assert all(job.job.vectors == len(job.job.task.inputs) for job in jobs)
+            firsts = [job.job.task.first for job in jobs]
+            assert firsts == sorted(firsts)
+            assert not any(first % PIECE_INPUTS for first in firsts)
         await finished(task)
     assert seen == [PIECE_INPUTS] * 6 + [3]
     assert run.vectors == [vector(index) for index in range(len(inputs))]

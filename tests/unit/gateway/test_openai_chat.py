@@ -129,6 +129,7 @@ async def test_an_answer_is_one_object(post, backend):
             "completion_tokens": 2,
             "total_tokens": 9,
             "prompt_tokens_details": {"cached_tokens": 3},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
 
@@ -167,6 +168,7 @@ async def test_usage_is_the_last_event_if_it_is_requested(post, backend):
         "completion_tokens": 2,
         "total_tokens": 9,
         "prompt_tokens_details": {"cached_tokens": 3},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

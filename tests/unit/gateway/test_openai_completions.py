@@ -70,6 +70,7 @@ async def test_an_answer_is_one_object(post, backend):
             "completion_tokens": 2,
             "total_tokens": 9,
             "prompt_tokens_details": {"cached_tokens": 3},
+            "completion_tokens_details": {"reasoning_tokens": 0},
         },
     }
 
@@ -117,6 +118,7 @@ async def test_prompts_are_numbered_and_may_be_part_of_the_answers(post, backend
         "completion_tokens": 8,
         "total_tokens": 22,
         "prompt_tokens_details": {"cached_tokens": 6},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
     texts = ["", "", "", ""]
     for event in events[:-1]:

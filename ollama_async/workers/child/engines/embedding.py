@@ -66,8 +66,9 @@ class EmbeddingEngine(Protocol):
     def embed(self, inputs: Sequence[Sequence[int]]) -> list[bytes]:
         """For each input its vector or score, as little-endian float32 numbers, in one batch.
 
-        They are what the model's pooling gives, without normalization; models with a normalizing
-        layer of their own give unit vectors. They may be NaN or infinite. No input is empty.
+        Vectors are what the model's pooling gives, without normalization; models with a normalizing
+        layer of their own give unit vectors. A score is a logit, of the classifier's first class.
+        They may be NaN or infinite. No input is empty.
 
         :raises EngineError: there is no result for any of them; the engine can go on.
         """

@@ -9,6 +9,8 @@ all of an input's tokens. Models with a KV cache have one of a single batch, sha
 from __future__ import annotations
 
 import ctypes
+import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +35,11 @@ _MAX_SEQUENCES = 128
 """Inputs of a batch. The library allows 256; it makes tables of tokens times sequences."""
 
 _FLOAT_BYTES = 4
+
+_SOFTMAXED = {b"qwen3", b"qwen3vl"}
+"""Architectures whose classifier the library follows by a softmax over its outputs."""
+
+_TINY = 1e-37  # about the least normal float32
 
 
 def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbedding:
@@ -99,6 +106,7 @@ class LlamaEmbedding:
         self.tokenize = tokenizer.tokenize
         self.piece_with_control = tokenizer.piece_with_control
         result, self._size = _result(model, context)
+        self._is_softmaxed = _metadata(model, b"general.architecture") in _SOFTMAXED
         sequences = _sequences(model)
         capacity: int = lib.llama_n_batch(context)
         self._batch = LlamaBatch(capacity, sequences)
@@ -135,7 +143,10 @@ class LlamaEmbedding:
         pointer = lib.llama_get_embeddings_seq(self._context, sequence)
         if not pointer:
             raise EngineError("the model gave no vector")
-        return ctypes.string_at(pointer, self._size * _FLOAT_BYTES)
+        if self.facts.result != "score":
+            return ctypes.string_at(pointer, self._size * _FLOAT_BYTES)
+        outputs = pointer[: self._size]
+        return struct.pack("<f", _logit_of_first(outputs) if self._is_softmaxed else outputs[0])
 
     def close(self) -> None:
         lib.llama_free(self._context)
@@ -143,16 +154,20 @@ class LlamaEmbedding:
 
 
 def _result(model: Any, context: Any) -> tuple[Result, int]:
-    """What there is for each input, and how many numbers it has. A classifier's first output is the
-    score.
-    """
+    """What there is for each input, and how many numbers the library gives for it."""
     pooling = lib.llama_pooling_type(context)
     if pooling == lib.LLAMA_POOLING_TYPE_RANK:
-        if not lib.llama_model_n_cls_out(model):
+        if not (outputs := lib.llama_model_n_cls_out(model)):
             raise LoadFailed("unable to load model: its classifier has no output")
-        return "score", 1
+        return "score", outputs
     result: Result = "none" if pooling == lib.LLAMA_POOLING_TYPE_NONE else "vector"
     return result, lib.llama_model_n_embd_out(model)
+
+
+def _logit_of_first(probabilities: Sequence[float]) -> float:
+    """The logarithm of how much more likely the first class is than all others; NaN stays."""
+    others = sum(probabilities[1:])
+    return math.log(max(probabilities[0], _TINY)) - math.log(max(others, _TINY))
 
 
 def _pair_format(model: Any) -> PairFormat:
