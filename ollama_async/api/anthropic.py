@@ -178,7 +178,7 @@ class OutputConfig(msgspec.Struct):
 class CountTokensRequest(msgspec.Struct, kw_only=True):
     """What a prompt is made of. ``output_format`` is the older place of ``output_config.format``.
 
-    ``mcp_servers`` and ``container`` are refused.
+    ``mcp_servers``, ``container``, ``compaction`` and ``thread`` are refused.
     """
 
     is_exact: ClassVar[bool] = True
@@ -193,6 +193,8 @@ class CountTokensRequest(msgspec.Struct, kw_only=True):
     output_format: OutputFormat | None = None
     mcp_servers: list[dict[str, Any]] | None = None
     container: str | dict[str, Any] | None = None
+    compaction: dict[str, Any] | None = None
+    thread: dict[str, Any] | None = None
 
 
 class MessagesRequest(CountTokensRequest, kw_only=True):
@@ -236,9 +238,16 @@ class CountTokensResponse(msgspec.Struct):
     input_tokens: int
 
 
-class Error(msgspec.Struct):
+class ErrorDetails(msgspec.Struct):
+    error_code: str
+
+
+class Error(msgspec.Struct, omit_defaults=True):
+    """``details``: how clients recognize an error that they can avoid."""
+
     type: str
     message: str
+    details: ErrorDetails | None = None
 
 
 class ErrorResponse(msgspec.Struct, tag="error", tag_field="type"):

@@ -39,6 +39,12 @@ class ContextExceeded(BadRequest):
     code = "context_exceeded"
 
 
+class ConversationNotHeld(BadRequest):
+    """The client counts on a conversation that the server would have to hold."""
+
+    code = "conversation_not_held"
+
+
 class TemplateFailed(BadRequest):
     code = "template_failed"
 

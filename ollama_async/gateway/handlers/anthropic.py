@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ollama_async.api.anthropic import CountTokensRequest, MessagesRequest, Tool
 from ollama_async.api.ollama import ChatRequest
-from ollama_async.core.errors import BadRequest
+from ollama_async.core.errors import BadRequest, ConversationNotHeld
 from ollama_async.gateway.handlers.anthropic_messages import read_messages
 from ollama_async.gateway.handlers.generation import Call, GenerationRoute, respond
 from ollama_async.gateway.job_builder import Extras
@@ -19,6 +19,12 @@ from ollama_async.gateway.response_formats.anthropic import AnthropicFormat, Tok
 
 _INT32_MAX = 2**31 - 1
 _SHOWN_CHARACTERS = 100  # of a name that is refused
+_REFUSED = {
+    "mcp_servers": "this server runs no tools",
+    "container": "this server runs no code",
+    "compaction": "this server does not summarize",
+}
+"""What would change the answer, were it possible."""
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
@@ -75,12 +81,13 @@ def _check_model(params: CountTokensRequest) -> None:
 
 
 def _chat_request(params: CountTokensRequest, options: dict[str, Any]) -> ChatRequest:
-    if params.mcp_servers:
-        raise BadRequest("mcp_servers: this server runs no tools")
-    if params.container is not None:
-        raise BadRequest("container: this server runs no code")
     if not params.messages:
         raise BadRequest("messages is required")
+    for field, reason in _REFUSED.items():
+        if getattr(params, field):
+            raise BadRequest(f"{field}: {reason}")
+    if params.thread is not None:
+        raise ConversationNotHeld("thread: this server holds no conversations; send all messages")
     return ChatRequest(
         model=params.model,
         messages=read_messages(params.system, params.messages),

@@ -12,10 +12,13 @@ from enum import Enum
 import msgspec
 
 from ollama_async.api import anthropic, encode, ollama
-from ollama_async.core.errors import ContextExceeded, NoAccount, ServerError
+from ollama_async.core.errors import ContextExceeded, ConversationNotHeld, NoAccount, ServerError
 
 CONTEXT_CODE = "context_length_exceeded"
 """OpenAI's code, by which clients recognize that they must shorten the conversation."""
+
+THREAD_CODE = "thread_unsupported_request"
+"""Anthropic's code, on which clients send the whole conversation."""
 
 _OPENAI_TYPES = {404: "not_found_error", 500: "api_error"}
 _ANTHROPIC_TYPES = {
@@ -79,7 +82,11 @@ def openai_error(error: ServerError, message: str) -> OpenAIError:
 def anthropic_error(error: ServerError, request_id: str) -> anthropic.ErrorResponse:
     kind = "invalid_request_error" if error.status < 500 else "api_error"
     kind = _ANTHROPIC_TYPES.get(error.status, kind)
-    return anthropic.ErrorResponse(anthropic.Error(kind, _encodable(error.message)), request_id)
+    details = (
+        anthropic.ErrorDetails(THREAD_CODE) if isinstance(error, ConversationNotHeld) else None
+    )
+    shown = anthropic.Error(kind, _encodable(error.message), details)
+    return anthropic.ErrorResponse(shown, request_id)
 
 
 def _encodable(message: str) -> str:

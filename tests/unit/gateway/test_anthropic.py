@@ -198,6 +198,7 @@ async def test_tokens_are_counted_by_the_worker(post, backend):
             "output_config.effort: Invalid enum value 'some'",
         ),
         ({"container": "c"}, "container: this server runs no code"),
+        ({"compaction": {"type": "x"}}, "compaction: this server does not summarize"),
         ({"mcp_servers": [{}]}, "mcp_servers: this server runs no tools"),
         ({"tools": [{"input_schema": {}}]}, "tools: a tool has no name"),
         ({"tools": [{"name": "f"}]}, "tool 'f': input_schema is required"),
@@ -243,6 +244,17 @@ async def test_unknown_models_and_routes(refusal, session, url):
     async with session.get(url + MESSAGES) as response:
         assert (response.status, response.headers["Allow"]) == (405, "POST")
         assert (await response.json())["error"]["type"] == "invalid_request_error"
+
+
+async def test_clients_that_count_on_a_thread_are_told_to_send_all_messages(post):
+    """Anthropic's client does so on this code; it would send only the newest message otherwise."""
+    response, body = await post(thread={"type": "create"})
+    assert response.status == 400
+    assert body["error"] == {
+        "type": "invalid_request_error",
+        "message": "thread: this server holds no conversations; send all messages",
+        "details": {"error_code": "thread_unsupported_request"},
+    }
 
 
 async def test_a_full_queue_is_an_overload(refusal, backend):
