@@ -133,7 +133,7 @@ async def test_what_an_embedding_model_cannot_do(tmp_path):
             await embed(client, ["x", "x" * 100], truncate=False, first=32)
         with pytest.raises(BadRequest, match="input after truncation exceeds maximum context"):
             await embed(client, ["x"], num_ctx=1)
-        with pytest.raises(BadRequest, match="tokens that this model does not have"):
+        with pytest.raises(BadRequest, match="does not have all of these tokens"):
             await embed(client, [[1, 9999]])
         with pytest.raises(BadRequest, match="has no tokens"):
             await embed(client, [[]])

@@ -92,7 +92,7 @@ def test_an_input_without_tokens_is_refused(given):
 
 @pytest.mark.parametrize("token", [-1, 259, 2**40])
 def test_tokens_that_the_model_does_not_have(token):
-    with pytest.raises(BadRequest, match="input holds tokens that this model does not have"):
+    with pytest.raises(BadRequest, match="input: this model does not have all of these tokens"):
         inputs([[1, token]])
 
 
