@@ -63,7 +63,7 @@ def write_tiny_encoder(
     ``pooling`` None leaves the key out; ``rank`` adds a classifier with one output. ``metadata``
     adds or replaces GGUF keys; None removes one. ``nan``: one weight of the last layer is NaN.
     """
-    texts = _vocabulary(shape.vocab)
+    texts = vocabulary(shape.vocab)
     types = [UNKNOWN if each == UNK else CONTROL for each in range(len(_SPECIAL))]
     fields: dict[str, Any] = {
         "general.name": "tiny random encoder",
@@ -144,7 +144,11 @@ def _classifier(width: int, random: np.random.Generator) -> dict[str, NDArray[np
     }
 
 
-def _vocabulary(size: int) -> list[str]:
+def vocabulary(size: int) -> list[str]:
+    """The texts of all tokens, padded to ``size``; every ``▁…`` is a word of one token.
+
+    :raises ValueError: ``size`` is too small, and not 0.
+    """
     letters = [letter for letter in string.printable if letter.isprintable() and letter != " "]
     lower = [letter for letter in letters if not letter.isupper()]
     words = [f"▁{word}" for word in dict.fromkeys(WORDS.split()) if len(word) > 1]
