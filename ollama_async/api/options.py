@@ -23,7 +23,7 @@ _INT32_MAX = 2**31 - 1
 _INT64_MAX = 2**63 - 1
 
 LEAST_CTX = 4
-"""Tokens; as in Ollama, a smaller ``num_ctx`` means this."""
+"""Tokens; as in Ollama, a model is loaded with as many if ``num_ctx`` is smaller."""
 
 STOP_LIMIT = 256
 """Of one request: each is searched for at every token."""
@@ -96,10 +96,13 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 
 
 class Options(msgspec.Struct, frozen=True):
-    """All options of one request. ``load``: the fields of ``LoadOptions`` (None: not set)."""
+    """All options of one request. ``load``: the fields of ``LoadOptions`` (None: not set).
+    ``num_ctx``: as it was set, for embeddings, which have no :data:`LEAST_CTX`; 0: not set.
+    """
 
     load: dict[str, Any]
     sampling: Sampling
+    num_ctx: int
 
 
 def check_parameters(params: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def merge(model_params: dict[str, Any], request_options: dict[str, Any]) -> Opti
     load["num_ctx"] = max(values["num_ctx"], LEAST_CTX) if values["num_ctx"] else None
     load["num_gpu"] = None if values["num_gpu"] == -1 else values["num_gpu"]
     load["num_thread"] = values["num_thread"] or None
-    return Options(load, Sampling(**sampling))
+    return Options(load, Sampling(**sampling), values["num_ctx"] or 0)
 
 
 def parse_parameter(name: str, values: list[str]) -> Any:

@@ -119,11 +119,11 @@ async def _find(application: web.Application, name: str) -> Model:
 def _params(call: Call, model: Model, client: str) -> EmbeddingParams:
     """:raises ServerError: an option is wrong, or the model cannot be loaded."""
     check_loadable(model)
-    load = options_in_force(call.options, model).load
+    options = options_in_force(call.options, model)
     return EmbeddingParams(
         job=Job(
             target=target_of(model),
-            load_options=LoadOptions(**load),
+            load_options=LoadOptions(**options.load),
             client=client,
             task=None,
             keep_alive_s=call.keep_alive_s,
@@ -131,7 +131,7 @@ def _params(call: Call, model: Model, client: str) -> EmbeddingParams:
         inputs=call.inputs,
         query=call.query,
         truncate=call.truncate,
-        num_ctx=load["num_ctx"] or 0,
+        num_ctx=options.num_ctx,
     )
 
 

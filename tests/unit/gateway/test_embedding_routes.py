@@ -235,6 +235,13 @@ async def test_options_are_those_of_generate(post, backend):
     assert (job.task.truncate, job.keep_alive_s) == (False, 60)
 
 
+async def test_a_context_of_few_tokens_is_the_limit_of_an_input(backend, post):
+    backend.script = gives(1)
+    await post(EMBED, model="m", input="a", options={"num_ctx": 3})
+    job = (await backend.job()).job
+    assert (job.task.num_ctx, job.load_options.num_ctx) == (3, 4)
+
+
 # rerank
 
 
