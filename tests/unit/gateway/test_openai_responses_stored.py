@@ -279,7 +279,7 @@ async def test_an_evicted_response_is_not_found(call, post, application):
 
 
 async def test_a_cancelled_response_is_not_stored(connect, backend, application, monkeypatch):
-    monkeypatch.setattr(http_server, "_PEER_CHECK_S", 0.01)
+    monkeypatch.setattr(http_server, "_HALF_CLOSED_S", 0.01)
     backend.script = lambda job: job.start().send("so")
     body = json.dumps({"model": "m", "input": "one", "stream": True})
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
