@@ -205,7 +205,7 @@ def _translate(visible: _Visible, params: api.ResponsesRequest) -> Call:
     )
     return Call(
         requests=[request],
-        response_format=OpenAIResponsesFormat(response, keep),
+        response_format=OpenAIResponsesFormat(response, is_streamed=params.stream, keep=keep),
         is_streamed=params.stream,
         extras=Extras(
             tool_choice=tool_choice,

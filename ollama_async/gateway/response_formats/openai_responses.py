@@ -12,7 +12,7 @@ is another message. ::
     response.completed | response.incomplete | error, response.failed
 
 Each ``done`` repeats a whole text; it is encoded once. Without streaming an answer takes the same
-way, and its events are dropped.
+way, without its events.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from io import StringIO
+from itertools import count
 from typing import Any, ClassVar, TypeVar, cast
 
 import msgspec
@@ -42,6 +43,9 @@ from ollama_async.queue.backend import Start
 
 T = TypeVar("T")
 
+LOGPROBS_LIMIT_BYTES = 4 << 20
+"""Of a message in a stream. Its last events, which repeat them four times, leave out more."""
+
 Keep = Callable[[bytes, list[str]], None]
 """Gets a finished response in JSON and the ids of its items. It may be called in any thread."""
 
@@ -55,25 +59,37 @@ def encoded(value: T) -> T:
     return cast("T", msgspec.Raw(encode.to_json(value)))
 
 
+def encoded_logprobs(logprobs: list[bytes]) -> list[Logprob]:
+    """Likewise, of values that are encoded already."""
+    return cast("list[Logprob]", msgspec.Raw(b"[%b]" % b",".join(logprobs)))
+
+
+_REPEATED = (
+    *("instructions", "tools", "tool_choice", "text", "reasoning", "metadata"),
+    *("user", "safety_identifier", "prompt_cache_key"),
+)
+"""What each event with the response repeats of the request, and may be large."""
+
+
 class OpenAIResponsesFormat(SingleChoice):
     """``response``: what is known of it before the model begins. ``keep`` stores it."""
 
     content_type = SSE_TYPE
 
-    def __init__(self, response: api.Response, keep: Keep | None = None) -> None:
-        self._response = msgspec.structs.replace(
-            response,
-            instructions=encoded(response.instructions),
-            tools=encoded(response.tools),
-            text=encoded(response.text),
-        )
+    def __init__(
+        self, response: api.Response, *, is_streamed: bool, keep: Keep | None = None
+    ) -> None:
+        repeated = {name: encoded(getattr(response, name)) for name in _REPEATED}
+        self._response = msgspec.structs.replace(response, **repeated)
+        self.is_streamed = is_streamed
         self._keep = keep
-        self._next_number = 0
+        self.number = count().__next__
+        """The ``sequence_number`` of the next event."""
         self._output: list[api.OutputItem] = []
         self._ids: list[str] = []
         self._has_answer = False  # a message or a call
         self._open: _OpenItem | None = None
-        self._logprobs: list[Logprob] = []  # of tokens whose text is still held back
+        self._logprobs: list[bytes] = []  # of tokens whose text is still held back
 
     # -- the contract ----------------------------------------------------------------------------
 
@@ -83,31 +99,32 @@ class OpenAIResponsesFormat(SingleChoice):
         )
 
     def text(self, text: str) -> bytes:
-        before = self._turn_to(_OpenMessage)
-        assert self._open is not None
-        return before + self._open.delta(text)
+        if isinstance(self._open, _OpenMessage):
+            return self._open.delta(text)
+        return self._open_item(_OpenMessage) + self.text(text)
 
     def thinking(self, text: str) -> bytes:
-        before = self._turn_to(_OpenReasoning)
-        assert self._open is not None
-        return before + self._open.delta(text)
+        if isinstance(self._open, _OpenReasoning):
+            return self._open.delta(text)
+        return self._open_item(_OpenReasoning) + self.thinking(text)
 
     def tool_calls(self, calls: list[ToolCall]) -> bytes:
         return self._close() + b"".join(map(self._call, calls))
 
     def tokens(self, content: AnswerContent) -> bytes:
         """Only text has logprobs: those of other tokens are dropped."""
-        self._logprobs += answer_logprobs(content.logprobs or ())
+        self._logprobs += map(encode.to_json, answer_logprobs(content.logprobs or ()))
         events = b""
         if content.thinking:
             events += self.thinking(content.thinking)
         if content.text:
-            before = self._turn_to(_OpenMessage)
+            if not isinstance(self._open, _OpenMessage):
+                events += self._open_item(_OpenMessage)
             assert isinstance(self._open, _OpenMessage)
-            events += before + self._open.delta_with_logprobs(content.text, self._logprobs)
+            events += self._open.delta_with_logprobs(content.text, self._logprobs)
         if content.tool_calls:
             events += self.tool_calls(content.tool_calls)
-        if events:
+        if content.thinking or content.text or content.tool_calls:
             self._logprobs = []
         return events
 
@@ -139,19 +156,14 @@ class OpenAIResponsesFormat(SingleChoice):
 
     # -- events and items ------------------------------------------------------------------------
 
-    def number(self) -> int:
-        """The ``sequence_number`` of the next event."""
-        number = self._next_number
-        self._next_number = number + 1
-        return number
-
     def event(self, kind: type[msgspec.Struct], **fields: Any) -> bytes:
+        """Nothing without streaming."""
+        if not self.is_streamed:
+            return b""
         return encode.to_event(kind(sequence_number=self.number(), **fields), tag_of(kind))
 
-    def _turn_to(self, kind: type[_OpenMessage | _OpenReasoning]) -> bytes:
-        """Have an item of this kind open."""
-        if isinstance(self._open, kind):
-            return b""
+    def _open_item(self, kind: type[_OpenMessage | _OpenReasoning]) -> bytes:
+        """Close what is open, and open an item of this kind."""
         events = self._close()
         self._open = kind(self, len(self._output))
         return events + self._open.begin()
@@ -204,7 +216,7 @@ class OpenAIResponsesFormat(SingleChoice):
         status = "incomplete" if answer.finish.reason == "length" else "completed"
         events = b""
         if not self._has_answer and not isinstance(self._open, _OpenMessage):
-            events += self._turn_to(_OpenMessage)
+            events += self._open_item(_OpenMessage)
         events += self._close(status)
         details = api.IncompleteDetails("max_output_tokens") if status == "incomplete" else None
         return events, msgspec.structs.replace(
@@ -234,7 +246,9 @@ class _OpenItem:
         self._format = response_format
         self._index = index
         self._place = {"output_index": index, "item_id": self.id}
+        self._number = response_format.number
         self._text = StringIO()
+        self._write = self._text.write
         event = encode.to_event(
             self._delta(sequence_number=0, **self._place, delta=""), tag_of(self._delta)
         )
@@ -247,11 +261,11 @@ class _OpenItem:
         raise NotImplementedError
 
     def delta(self, text: str) -> bytes:
-        """The event for a piece of its text, in about 0.7 µs."""
-        self._text.write(text)
+        """The event for a piece of its text, in less than 1 µs."""
+        self._write(text)
         return b"%b%d%b%b%b" % (
             self._before_number,
-            self._format.number(),
+            self._number(),
             self._before_text,
             encode.to_json(text),
             self._after_text,
@@ -268,7 +282,8 @@ class _OpenMessage(_OpenItem):
 
     def __init__(self, response_format: OpenAIResponsesFormat, index: int) -> None:
         super().__init__(response_format, index)
-        self._logprobs: list[Logprob] = []
+        self._logprobs: list[bytes] = []
+        self._logprobs_size = 0
 
     def begin(self) -> bytes:
         event = self._format.event
@@ -278,14 +293,19 @@ class _OpenMessage(_OpenItem):
             api.ContentPartAdded, **self._place, part=part
         )
 
-    def delta_with_logprobs(self, text: str, logprobs: list[Logprob]) -> bytes:
-        self._text.write(text)
-        self._logprobs += logprobs
-        return self._format.event(api.TextDelta, **self._place, delta=text, logprobs=logprobs)
+    def delta_with_logprobs(self, text: str, logprobs: list[bytes]) -> bytes:
+        self._write(text)
+        self._logprobs_size += sum(map(len, logprobs))
+        if self._format.is_streamed and self._logprobs_size > LOGPROBS_LIMIT_BYTES:
+            self._logprobs.clear()
+        else:
+            self._logprobs += logprobs
+        shown = encoded_logprobs(logprobs)
+        return self._format.event(api.TextDelta, **self._place, delta=text, logprobs=shown)
 
     def end(self, status: str) -> tuple[bytes, api.OutputItem]:
         event = self._format.event
-        text, logprobs = encoded(self._text.getvalue()), encoded(self._logprobs)
+        text, logprobs = encoded(self._text.getvalue()), encoded_logprobs(self._logprobs)
         part = encoded(api.OutputText(text=text, logprobs=logprobs))
         item = encoded(api.OutputMessage(id=self.id, status=status, content=[part]))
         events = (

@@ -14,6 +14,7 @@ from ollama_async.api import openai_responses as api
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, ToolCall, ToolFunction
 from ollama_async.core.errors import BadRequest, ContextExceeded, WorkerDied
 from ollama_async.core.scripted_models import Script
+from ollama_async.gateway.response_formats import openai_responses
 from ollama_async.store.catalog import Catalog
 
 PATH = "/v1/responses"
@@ -495,6 +496,21 @@ async def test_the_deltas_of_a_text_have_logprobs(post, backend):
     (done,) = [each for each in events if each["type"] == "response.output_text.done"]
     assert done["logprobs"] == LOGPROBS
     assert events[-1]["response"]["output"][1]["content"][0]["logprobs"] == LOGPROBS
+
+
+async def test_the_last_events_leave_out_very_many_logprobs(post, backend, monkeypatch):
+    """They would repeat them four times, in one write."""
+    monkeypatch.setattr(openai_responses, "LOGPROBS_LIMIT_BYTES", 200)
+    backend.script = say_with_logprobs
+    include = ["message.output_text.logprobs"]
+
+    _, events = await post(include=include, stream=True)
+    _, body = await post(include=include)
+
+    deltas = [each for each in events if each["type"] == "response.output_text.delta"]
+    assert [each["logprobs"] for each in deltas] == [LOGPROBS[:2], LOGPROBS[2:]]
+    assert events[-1]["response"]["output"][1]["content"][0]["logprobs"] == []
+    assert body["output"][1]["content"][0]["logprobs"] == LOGPROBS
 
 
 async def test_without_being_asked_for_no_logprobs_are_computed(ask):
