@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import string
@@ -27,7 +28,11 @@ TOOL = {"type": "function", "name": "f", "parameters": {"type": "object"}}
 
 @pytest.fixture
 def catalog(store) -> Catalog:
-    return Catalog(store, {"m": Script(capabilities=["tools", "thinking"])})
+    scripts = {
+        "m": Script(capabilities=["tools", "thinking"]),
+        "sees": Script(capabilities=["vision"]),
+    }
+    return Catalog(store, scripts)
 
 
 @pytest.fixture
@@ -193,6 +198,7 @@ async def test_long_conversations_are_read_off_the_loop(post, messages, bytes_of
     assert (await messages())[0] == ("user", text)
 
 
+@pytest.mark.slow
 async def test_a_conversation_has_at_most_as_much_text_as_a_body(post, call):
     part = "x" * (TEXT_LIMIT_BYTES // 3 - 1000)
     previous = None
@@ -206,6 +212,7 @@ async def test_a_conversation_has_at_most_as_much_text_as_a_body(post, call):
     assert "over the limit" in answer["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_many_references_to_a_long_item_cost_nothing(call, post):
     first = await post(input=[{"role": "user", "content": "x" * 1_000_000, "id": "msg_mine"}])
     assert first["store"]
@@ -302,6 +309,30 @@ async def test_a_failed_response_can_be_retrieved(session, url, call, backend):
     failed = json.loads(last)["response"]
 
     assert await call("GET", f"/{failed['id']}") == (200, failed)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "is_stored"),
+    [(100, True), pytest.param(TEXT_LIMIT_BYTES, False, marks=pytest.mark.slow)],
+)
+async def test_images_are_stored_unless_the_request_is_large(
+    call, post, backend, pixels, is_stored
+):
+    image = b"\x89PNG" + bytes(pixels)
+    part = {
+        "type": "input_image",
+        "image_url": "data:image/png;base64," + base64.b64encode(image).decode(),
+    }
+
+    first = await post(model="sees", input=[{"role": "user", "content": [part]}])
+
+    assert (await backend.job()).job.task.prompt.messages[0].images == [image]
+    assert first["store"] is is_stored
+    if is_stored:
+        await post(model="sees", input="two", previous_response_id=first["id"])
+        assert (await backend.job()).job.task.prompt.messages[0].images == [image]
+    else:
+        assert await not_found(call, first["id"])
 
 
 # -- retrieving, deleting, listing ----------------------------------------------------------------
