@@ -8,6 +8,10 @@
 export const SERVER = process.env.OLLAMA_HOST ?? "http://127.0.0.1:11434";
 const LIMIT_MS = 50_000;
 
+/** A PNG of one pixel, as base64. */
+export const PIXEL =
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC";
+
 const checks = [];
 
 /** Adds a check to those that `run` runs. */

@@ -23,6 +23,11 @@ from typing import Any, NoReturn
 SERVER = os.environ.get("OLLAMA_HOST", "http://127.0.0.1:11434")
 LIMIT_S = 50
 
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
+)
+"""A PNG of one pixel, as base64."""
+
 _checks: list[Callable[[], Any]] = []
 
 
@@ -48,15 +53,23 @@ def run() -> None:
         sys.stdout.flush()
 
 
+class Raised:
+    """What a block raised."""
+
+    value: Any = None
+
+
 @contextlib.contextmanager
-def raises(kind: type[Exception], **fields: object) -> Iterator[None]:
-    """The block must raise an error of this very kind, with these attributes."""
+def raises(kind: type[Exception], **fields: object) -> Iterator[Raised]:
+    """The block must raise an error of this kind, with these attributes."""
+    raised = Raised()
     try:
-        yield
+        yield raised
     except kind as error:
+        raised.value = error
         found = {name: getattr(error, name) for name in fields}
-        if type(error) is not kind or found != fields:
-            raise AssertionError(f"{type(error)} with {found} instead of {fields}") from error
+        if found != fields:
+            raise AssertionError(f"{error!r} with {found} instead of {fields}") from error
     else:
         raise AssertionError(f"no {kind.__name__}")
 

@@ -30,8 +30,21 @@ SCRIPTS = {
     "story": speaker("Once ", "upon ", "a ", "time ", "there", capabilities=[], parser=""),
     # an answer without an end, five hundred words a second
     "endless": speaker("and ", "so ", "on ", repeat=True, tokens_per_second=500, parser=""),
-    # two calls at once
+    # one call, and two at once
+    "calls": speaker(call("get_current_weather", city="Paris")),
     "two-calls": speaker(PARIS, ROME),
+    # calls whose arguments are lists and numbers
+    "validates": speaker(
+        call(
+            "validate_user",
+            user_id=123,
+            addresses=["123 Fake St, Boston, MA", "234 Pretend Boulevard, Houston, TX"],
+        )
+    ),
+    # an object: as text, and as calls of the tools by which clients ask for one
+    "says-sky": speaker('{"morning": "orange", ', '"noon": "blue"}'),
+    "calls-sky": speaker(call("Sky", morning="orange", noon="blue")),
+    "calls-result": speaker(call("final_result", morning="orange", noon="blue")),
     # words before a call
     "talks-and-calls": speaker("I look ", "it up. ", PARIS),
     # thoughts, then a call, both as thinking models do

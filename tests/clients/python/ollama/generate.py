@@ -103,6 +103,18 @@ def thinking():
 
 
 @check
+def logprobs():
+    answer = client.generate(
+        model="demo", prompt="Say this is a test", think=False, logprobs=True, top_logprobs=3
+    )
+    assert "".join(each.token for each in answer.logprobs) == answer.response
+    for each in answer.logprobs:
+        assert each.logprob <= 0
+        assert len(each.top_logprobs) == 3
+        assert each.top_logprobs[0].logprob >= each.logprob
+
+
+@check
 def loading_and_unloading():
     def running():
         return {model.model for model in client.ps().models}
