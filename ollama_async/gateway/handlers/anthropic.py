@@ -52,13 +52,9 @@ def translate_messages(params: MessagesRequest, *, request_id: str) -> Call:
         "top_k": params.top_k,
         "stop": stops or None,
     }
+    options = {name: value for name, value in options.items() if value is not None}
     return Call(
-        requests=[
-            _chat_request(
-                params,
-                {name: value for name, value in options.items() if value is not None},
-            )
-        ],
+        requests=[_chat_request(params, options)],
         response_format=AnthropicFormat(params.model, stops, request_id),
         is_streamed=bool(params.stream),
         extras=_extras(params),

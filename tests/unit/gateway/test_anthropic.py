@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from contextlib import suppress
 
@@ -26,7 +28,14 @@ TOOL = {"name": "weather", "description": "of a city", "input_schema": SCHEMA}
 
 @pytest.fixture
 def catalog(store) -> Catalog:
-    return Catalog(store, {"m": Script(capabilities=["tools", "thinking"]), "plain": Script()})
+    return Catalog(
+        store,
+        {
+            "m": Script(capabilities=["tools", "thinking"]),
+            "plain": Script(),
+            "seer": Script(capabilities=["vision"]),
+        },
+    )
 
 
 @pytest.fixture
@@ -38,7 +47,7 @@ def post(session, url):
         if path == MESSAGES:
             fields = {"max_tokens": 9, **fields}
         data = json.dumps(fields).encode() if body is None else body
-        async with session.post(url + path, data=data) as response:
+        async with session.post(url + path, data=io.BytesIO(data)) as response:
             return response, json.loads(await response.read())
 
     return post
@@ -147,6 +156,24 @@ async def test_tools_that_may_not_be_called(task):
 )
 async def test_structured_output(task, place):
     assert (await task(**place)).format == SCHEMA
+
+
+@pytest.mark.parametrize("size", [100, pytest.param(7 << 20, marks=pytest.mark.slow)])
+async def test_images_reach_the_model_whatever_their_size(task, size):
+    """Large ones are decoded apart from the rest of the body."""
+    image = bytes(range(256)) * (size // 256) + b"\xff"
+    source = {
+        "type": "base64",
+        "media_type": "image/png",
+        "data": base64.b64encode(image).decode(),
+    }
+    block = {"type": "image", "source": source}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [block]}
+    turns = [{"role": "user", "content": [result, {"type": "text", "text": "?"}]}]
+
+    prompt = (await task(model="seer", messages=turns)).prompt
+
+    assert [message.images for message in prompt.messages] == [[image], []]
 
 
 async def test_tokens_are_counted_by_the_worker(post, backend):
