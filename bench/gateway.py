@@ -46,8 +46,21 @@ def body(model: str, tokens: int) -> dict[str, Any]:
     return {"model": model, "messages": messages, "options": {"num_predict": tokens}}
 
 
+def openai_body(model: str, tokens: int) -> dict[str, Any]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "go"}],
+        "max_tokens": tokens,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+BODIES = {"/api/chat": body, "/v1/chat/completions": openai_body}
+
+
 async def run_streams(
-    server: report.Server, model: str, streams: int, tokens: int
+    server: report.Server, model: str, streams: int, tokens: int, path: str = "/api/chat"
 ) -> dict[str, Any]:
     """All streams at once, ``tokens`` each; what they saw and what they cost."""
     connections = [await load.connect(server.port) for _ in range(streams)]
@@ -55,7 +68,7 @@ async def run_streams(
     gateway_before, worker_before = server.cpu_s()
     start = time.perf_counter()
     answers = await asyncio.gather(
-        *(stream.post("/api/chat", body(model, tokens)) for stream in connections)
+        *(stream.post(path, BODIES[path](model, tokens)) for stream in connections)
     )
     seconds = time.perf_counter() - start
     gateway_after, worker_after = server.cpu_s()
@@ -70,6 +83,24 @@ async def run_streams(
         "gateway us/token": (gateway_after - gateway_before) / total * 1e6,
         "worker us/token": (worker_after - worker_before) / total * 1e6,
         "gateway MB": server.process.memory_info().rss / 1e6,
+    }
+
+
+async def compare_protocols(
+    server: report.Server, streams: int, tokens: int, rounds: int = 4
+) -> dict[str, Any]:
+    """The gateway's time for a token of each protocol, in turns, at 50 tokens/s a stream."""
+    cost: dict[str, list[float]] = {path: [] for path in BODIES}
+    for _ in range(rounds):
+        for path, costs in cost.items():
+            result = await run_streams(server, "paced", streams, tokens, path)
+            costs.append(result["gateway us/token"])
+    means = {path: sum(costs) / rounds for path, costs in cost.items()}
+    ollama, openai = means.values()
+    return {
+        "streams": streams,
+        **{f"{path} us/token": mean for path, mean in means.items()},
+        "ratio": openai / ollama,
     }
 
 
@@ -144,9 +175,18 @@ async def measure(streams: list[int], seconds: float) -> dict[str, Any]:
                 for n in streams
             ]
             paced = [await run_streams(server, "paced", n, int(PACE * seconds)) for n in streams]
+            protocols = [
+                await compare_protocols(server, n, int(PACE * seconds)) for n in streams if n > 1
+            ]
         with report.serving({**environment, "OLLAMA_MAX_QUEUE": "0"}) as server:
             rejected = [await rejections(server, n, seconds / 2) for n in (8, 64)]
-    return {"first": first, "saturated": saturated, "paced": paced, "rejected": rejected}
+    return {
+        "first": first,
+        "saturated": saturated,
+        "paced": paced,
+        "protocols": protocols,
+        "rejected": rejected,
+    }
 
 
 def main() -> None:
@@ -160,6 +200,7 @@ def main() -> None:
     report.table("time to first token, idle server", result["first"])
     report.table("saturated", result["saturated"])
     report.table(f"paced at {PACE} tokens/s per stream", result["paced"])
+    report.table("gateway time of a token, by protocol", result["protocols"])
     report.table("rejections (one slot, OLLAMA_MAX_QUEUE=0)", result["rejected"])
     report.save("gateway", result)
 

@@ -1,8 +1,9 @@
 """A cheap HTTP load generator: many streams of one server from one event loop.
 
-It speaks just enough HTTP/1.1 to post a JSON body and read a chunked NDJSON answer, keeps the raw
-bytes of an answer only as counts and times, and so costs a few microseconds a piece: what it takes
-of a shared machine is not taken from the server that it measures. Loopback only.
+It speaks just enough HTTP/1.1 to post a JSON body and read a chunked answer of NDJSON or of events
+that hold JSON, keeps the raw bytes of an answer only as counts and times, and so costs a few
+microseconds a piece: what it takes of a shared machine is not taken from the server that it
+measures. Loopback only.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Answer:
     @property
     def tokens(self) -> int:
         """Tokens of the answer as the server counted them."""
-        return int(self.final.get("eval_count", 0))
+        usage = self.final.get("usage") or {}
+        return int(self.final.get("eval_count") or usage.get("completion_tokens") or 0)
 
 
 class Stream(asyncio.Protocol):
@@ -131,7 +133,8 @@ def _note_arrival(answer: Answer) -> None:
 def _lines(raw: bytes, *, chunked: bool) -> list[bytes]:
     if not chunked:
         return [raw]
-    return [part for part in raw.replace(b"\r\n", b"\n").split(b"\n") if part.startswith(b"{")]
+    parts = (part.removeprefix(b"data: ") for part in raw.replace(b"\r\n", b"\n").split(b"\n"))
+    return [part for part in parts if part.startswith(b"{")]
 
 
 def _text_of(piece: dict[str, Any]) -> str:
