@@ -101,7 +101,8 @@ def serve_library(path: str) -> None:
 
     def embed(batch: list[str]) -> list[bytes]:
         return engine.embed(
-            [engine.tokenize(text, add_special=True, parse_special=True) for text in batch]
+            [engine.tokenize(text, add_special=True, parse_special=True) for text in batch],
+            lambda: False,
         )
 
     for line in sys.stdin:

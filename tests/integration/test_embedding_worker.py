@@ -176,6 +176,15 @@ async def test_a_cancelled_request_frees_its_place(tmp_path):
     assert len(vectors) == 1
 
 
+async def test_a_cancel_ends_a_batch_that_would_take_minutes(tmp_path):
+    script = {"dimensions": 4, "prompt_tokens_per_second": 1}
+    async with worker(tmp_path, script) as (client, events):
+        submit_task(client, 1, Embedding([[1] * 200]), vectors=1)
+        await events.until("started")
+        client.cancel(1)
+        await events.until_so(lambda: 1 in events.ends)
+
+
 async def test_a_worker_that_dies_in_the_middle_is_reported(tmp_path):
     async with worker(tmp_path, {"dimensions": 4, "crash_on": "boom"}) as (client, events):
         submit_task(client, 1, Embedding(["fine", "boom"]), vectors=2)

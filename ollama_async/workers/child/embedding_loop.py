@@ -2,7 +2,8 @@
 
 Each iteration reads the mailbox (so a cancel drops a request's inputs before the next batch), takes
 inputs for one batch, round-robin between clients, and sends their results. So a client with a
-thousand inputs delays another's single one by one batch.
+thousand inputs delays another's single one by one batch. A long batch goes on reading the mailbox,
+and ends early once all its requests are cancelled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ollama_async.workers.child.mailbox import Mailbox, PreparedEmbedding
 from ollama_async.workers.child.message_batch import MessageBatch
 from ollama_async.workers.messages import (
     Cancel,
+    Delta,
     Deltas,
     Done,
     Failed,
@@ -29,6 +31,9 @@ from ollama_async.workers.messages import (
     Started,
     ToParent,
 )
+
+_ATTENTION_PERIOD_S = 0.02
+"""How often a long batch looks for messages."""
 
 _DELTAS_BYTES = 64 << 10
 """Of the vectors in one message, if there are several."""
@@ -70,6 +75,7 @@ class EmbeddingLoop:
         self._running: dict[int, _Running] = {}
         self._waiting: RoundRobin[tuple[int, int], _Input] = RoundRobin()
         self._heartbeat_at_s = 0.0
+        self._attention_at_s = 0.0
         self._is_stopped = False
 
     def run(self) -> None:
@@ -87,17 +93,24 @@ class EmbeddingLoop:
 
     def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
         """One iteration; sleeps up to ``idle_s`` if there is nothing to do."""
-        for entry in self._mailbox.take():
-            self._receive(entry)
+        self._receive_all()
         if self._waiting:
             self._embed(self._take_batch())
         now_s = self._clock_ns() / 1e9
+        self._send(now_s)
+        if not self._waiting:
+            self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
+
+    def _send(self, now_s: float) -> None:
+        """What there is, with a heartbeat if it is due."""
         if now_s >= self._heartbeat_at_s:
             self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
             self._output.add(Heartbeat(len(self._running), 0.0))
         self._output.flush(now_s)
-        if not self._waiting:
-            self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
+
+    def _receive_all(self) -> None:
+        for entry in self._mailbox.take():
+            self._receive(entry)
 
     def _receive(self, entry: PreparedEmbedding | Cancel | ToParent) -> None:
         if isinstance(entry, Cancel):
@@ -136,21 +149,38 @@ class EmbeddingLoop:
         """If the batch fails, its inputs are tried one by one, so that none fails for another."""
         self._begin(batch)
         try:
-            results = self._engine.embed([each.tokens for each in batch])
+            results = self._engine.embed(
+                [each.tokens for each in batch], lambda: self._attend(batch)
+            )
         except EngineError as error:
-            if len(batch) == 1:
-                self._fail(batch[0].request, error)
-                return
             for each in batch:
-                if each.request.id in self._running:
+                if not self._is_wanted(each):
+                    continue
+                if len(batch) == 1:
+                    self._fail(each.request, error)
+                else:
                     self._embed([each])
             return
-        self._add_vectors(batch, results)
-        for each in batch:
+        pairs = zip(batch, results, strict=True)
+        done = [(each, data) for each, data in pairs if self._is_wanted(each)]
+        self._add_vectors(done)
+        for each, _ in done:
             each.request.missing -= 1
             if not each.request.missing:
                 self._forget(each.request)
                 self._output.add(Done(each.request.id, "stop", self._usage(each.request)))
+
+    def _is_wanted(self, one: _Input) -> bool:
+        return one.request.id in self._running and not self._is_stopped
+
+    def _attend(self, batch: Sequence[_Input]) -> bool:
+        """Receive and send during a long batch. Whether nobody waits for it any more."""
+        now_s = self._clock_ns() / 1e9
+        if now_s >= self._attention_at_s:
+            self._attention_at_s = now_s + _ATTENTION_PERIOD_S
+            self._receive_all()
+            self._send(now_s)
+        return not any(map(self._is_wanted, batch))
 
     def _begin(self, batch: Sequence[_Input]) -> None:
         for each in batch:
@@ -159,19 +189,14 @@ class EmbeddingLoop:
                 request.begun_ns = self._clock_ns()
                 self._output.add(Started(request.id, sum(map(len, request.inputs))))
 
-    def _add_vectors(self, batch: Sequence[_Input], results: Sequence[bytes]) -> None:
+    def _add_vectors(self, done: Sequence[tuple[_Input, bytes]]) -> None:
         """In messages that fit into a frame."""
-        per_message = max(1, _DELTAS_BYTES // max(1, len(results[0])))
-        for begin in range(0, len(batch), per_message):
-            end = begin + per_message
-            self._output.add(
-                Deltas(
-                    [
-                        (each.request.id, Vector(each.index, data, len(each.tokens)))
-                        for each, data in zip(batch[begin:end], results[begin:end], strict=True)
-                    ]
-                )
-            )
+        items: list[tuple[int, Delta]] = [
+            (each.request.id, Vector(each.index, data, len(each.tokens))) for each, data in done
+        ]
+        per_message = max(1, _DELTAS_BYTES // len(done[0][1])) if done else 1
+        for begin in range(0, len(items), per_message):
+            self._output.add(Deltas(items[begin : begin + per_message]))
 
     # How requests end
 

@@ -91,8 +91,12 @@ def open_engine(tmp_path):
         engine.close()
 
 
+def never():
+    return False
+
+
 def vectors(engine, inputs):
-    return [np.frombuffer(data, "<f4") for data in engine.embed(inputs)]
+    return [np.frombuffer(data, "<f4") for data in engine.embed(inputs, never)]
 
 
 def cosine(one, other):
@@ -231,10 +235,10 @@ def test_broken_weights_give_nan_and_the_engine_goes_on(open_engine):
 def test_a_batch_that_does_not_fit_is_an_error_and_the_engine_goes_on(open_engine):
     engine = open_engine(MODELS["mean"])
     with pytest.raises(EngineError, match="a step of 300 tokens"):
-        engine.embed([[7] * 300])
+        engine.embed([[7] * 300], never)
     with pytest.raises(EngineError, match="not valid"):
-        engine.embed([[10**9]])
-    assert len(engine.embed([[7]])) == 1
+        engine.embed([[10**9]], never)
+    assert len(engine.embed([[7]], never)) == 1
 
 
 def test_a_model_without_pooling_has_no_vectors_of_inputs(open_engine):
@@ -277,3 +281,20 @@ def test_the_memory_that_a_plan_expects_suffices(open_engine, tmp_path, name):
     assert planned.cache_bytes == facts.cache_bytes
     assert facts.compute_bytes <= planned.compute_bytes
     assert facts.weights_bytes <= planned.weights_bytes
+
+
+def test_a_long_batch_can_be_abandoned(open_engine):
+    shape = EncoderShape(context=1024)
+    engine = open_engine(lambda path: write_tiny_encoder(path, shape), num_ctx=1024)
+    asked = []
+
+    def after_three_times():
+        asked.append(None)
+        return len(asked) > 3
+
+    before = vectors(engine, [[7] * 20])
+    with pytest.raises(EngineError, match="aborted"):
+        engine.embed([[7] * 1000], after_three_times)
+    assert len(asked) == 4
+    assert np.array_equal(before, vectors(engine, [[7] * 20]))
+    assert len(engine.embed([[7] * 1000], never)) == 1

@@ -1,6 +1,7 @@
 """The step thread of an embedding model, with an engine that shows what it was given."""
 
 import struct
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,10 +16,13 @@ from ollama_async.workers.messages import Cancel, Deltas, Done, Failed, Heartbea
 BATCH_TOKENS = 20
 BATCH_INPUTS = 6
 POISON = 13
+LONG = range(17, 21)
 
 
 class FakeEngine:
-    """The vector of an input is the sum of its tokens. A batch with :data:`POISON` fails."""
+    """The vector of an input is the sum of its tokens. A batch with :data:`POISON` fails, one of a
+    token in :data:`LONG` lets the loop attend first.
+    """
 
     def __init__(self, size=1):
         self.facts = EmbeddingFacts(
@@ -31,14 +35,19 @@ class FakeEngine:
         )
         self.size = size
         self.batches = []
+        self.during = lambda: None
 
-    def embed(self, inputs):
+    def embed(self, inputs, is_abandoned):
         assert all(inputs)
         assert 0 < len(inputs) <= BATCH_INPUTS
         assert len(inputs) == 1 or sum(map(len, inputs)) <= BATCH_TOKENS
         self.batches.append([list(tokens) for tokens in inputs])
         if any(POISON in tokens for tokens in inputs):
             raise EngineError("out of order")
+        if any(token in LONG for tokens in inputs for token in tokens):
+            self.during()
+            if is_abandoned():
+                raise EngineError("abandoned")
         return [struct.pack("<f", sum(tokens)) * self.size for tokens in inputs]
 
 
@@ -53,7 +62,7 @@ class Harness:
         )
 
     def clock_ns(self):
-        self.now_ns += 1_000_000
+        self.now_ns += 100_000_000
         return self.now_ns
 
     def put(self, number, inputs, client="ann"):
@@ -143,6 +152,47 @@ def test_large_vectors_are_sent_in_several_messages():
     assert sizes == [4, 2]
 
 
+def test_a_long_batch_goes_on_reading_and_sending():
+    harness = Harness()
+    harness.put(1, [[LONG.start]], "ann")
+    harness.put(2, [[1]], "bob")
+    seen = []
+
+    def during():
+        harness.cancel(2)
+        harness.put(3, [[2]], "cid")
+        harness.now_ns += 2_000_000_000
+        seen.append(len(harness.flushes))
+
+    harness.engine.during = during
+    harness.iterate(2)
+
+    assert [type(each) for each in harness.flushes[0]] == [Started, Started, Done, Heartbeat]
+    assert seen == [0]
+    assert [type(each) for each in harness.of(1)] == [Started, Vector, Done]
+    assert [type(each) for each in harness.of(2)] == [Started, Done]
+    assert harness.of(2)[-1].reason == "cancel"
+    assert [type(each) for each in harness.of(3)] == [Started, Vector, Done]
+
+
+def test_a_batch_that_nobody_waits_for_ends():
+    harness = Harness()
+    harness.put(1, [[LONG.start], [3]], "ann")
+    harness.engine.during = lambda: harness.cancel(1)
+    harness.iterate(3)
+
+    assert len(harness.engine.batches) == 1
+    assert [type(each) for each in harness.of(1)] == [Started, Done]
+
+
+def test_a_stop_ends_a_long_batch():
+    harness = Harness()
+    harness.put(1, [[LONG.start], [3]], "ann")
+    harness.engine.during = harness.loop.stop
+    harness.loop.run()
+    assert [type(each) for each in harness.of(1)] == [Started]
+
+
 def test_a_heartbeat_counts_requests():
     harness = Harness()
     harness.put(1, [[1] * 10] * 10)
@@ -162,6 +212,7 @@ ACTIONS = st.lists(
             ),
         ),
         st.tuples(st.just("cancel"), st.integers(1, 8)),
+        st.tuples(st.just("cancel within"), st.integers(1, 8)),
         st.tuples(st.just("iterate")),
     ),
     max_size=30,
@@ -182,6 +233,11 @@ def test_every_request_ends_once_with_all_its_vectors(actions):
             case ("cancel", number) if number in inputs_of:
                 cancelled.add(number)
                 harness.cancel(number)
+            case ("cancel within", number) if number in inputs_of:
+                cancelled.add(number)
+                harness.engine.during = partial(harness.cancel, number)
+                harness.iterate()
+                harness.engine.during = lambda: None
             case ("iterate",):
                 harness.iterate()
     harness.iterate(sum(map(len, inputs_of.values())) + 1)

@@ -5,10 +5,15 @@ import struct
 import pytest
 
 from ollama_async.core.scripted_models import Script
+from ollama_async.workers.child.engines.engine import EngineError
 from ollama_async.workers.child.engines.scripted_embedding import ScriptedEmbedding
 from ollama_async.workers.load_spec import LoadSpec
 
 SPEC = LoadSpec(engine="scripted", model="m", num_ctx=64, slots=4, batch_size=128)
+
+
+def never():
+    return False
 
 
 def engine(**script):
@@ -17,7 +22,7 @@ def engine(**script):
 
 def results(loaded, *texts):
     inputs = [loaded.tokenize(text, add_special=True, parse_special=True) for text in texts]
-    return [struct.unpack(f"<{len(data) // 4}f", data) for data in loaded.embed(inputs)]
+    return [struct.unpack(f"<{len(data) // 4}f", data) for data in loaded.embed(inputs, never)]
 
 
 def test_vectors_follow_from_the_bytes():
@@ -39,7 +44,7 @@ def test_a_score_is_the_share_of_the_words_of_the_query(query, document, score):
     loaded = engine(ranks=True)
     pair = loaded.facts.pair_format
     tokens = [*pair.front, *query.encode(), *pair.between, *document.encode(), *pair.end]
-    assert struct.unpack("<f", loaded.embed([tokens])[0]) == (score,)
+    assert struct.unpack("<f", loaded.embed([tokens], never)[0]) == (score,)
 
 
 def test_the_slots_and_the_context_are_the_scripts_or_the_plans():
@@ -47,3 +52,9 @@ def test_the_slots_and_the_context_are_the_scripts_or_the_plans():
     assert (facts.slots, facts.num_ctx) == (2, 16)
     facts = engine(dimensions=6).facts
     assert (facts.slots, facts.num_ctx, facts.batch_tokens) == (4, 64, 128)
+
+
+def test_a_slow_batch_ends_if_nobody_waits_for_it():
+    loaded = engine(dimensions=6, prompt_tokens_per_second=1)
+    with pytest.raises(EngineError):
+        loaded.embed([[1] * 1000], lambda: True)

@@ -6,7 +6,7 @@ An embedding engine keeps nothing between batches. Only the step thread calls it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -63,12 +63,17 @@ class EmbeddingEngine(Protocol):
     def piece_with_control(self, token: int) -> bytes:
         """As in :class:`~.engine.Engine`."""
 
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[bytes]:
+    def embed(
+        self, inputs: Sequence[Sequence[int]], is_abandoned: Callable[[], bool]
+    ) -> list[bytes]:
         """For each input its vector or score, as little-endian float32 numbers, in one batch.
 
         Vectors are what the model's pooling gives, without normalization; models with a normalizing
         layer of their own give unit vectors. A score is a logit, of the classifier's first class.
         They may be NaN or infinite. No input is empty.
+
+        A batch that may take seconds calls ``is_abandoned`` now and then, in the same thread, and
+        ends if nobody waits for it any more.
 
         :raises EngineError: there is no result for any of them; the engine can go on.
         """

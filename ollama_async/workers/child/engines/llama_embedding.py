@@ -8,10 +8,11 @@ all of an input's tokens. Models with a KV cache have one of a single batch, sha
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -33,6 +34,10 @@ from ollama_async.workers.load_spec import LoadSpec
 
 _MAX_SEQUENCES = 128
 """Inputs of a batch. The library allows 256; it makes tables of tokens times sequences."""
+
+_LONG_BATCH = 512
+"""Tokens from which on a batch asks whether it is abandoned. Of a shorter one, all threads would
+wait too often for the interpreter's lock."""
 
 _FLOAT_BYTES = 4
 
@@ -124,20 +129,36 @@ class LlamaEmbedding:
             device_bytes=log.device_bytes(),
         )
 
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[bytes]:
+    def embed(
+        self, inputs: Sequence[Sequence[int]], is_abandoned: Callable[[], bool]
+    ) -> list[bytes]:
         rows = [Row(index, tokens, 0, samples=False) for index, tokens in enumerate(inputs)]
         try:
             self._batch.fill(rows, outputs_all=True)
         except ValueError as error:
             raise EngineError(str(error)) from None
-        try:
+        with self._watched(is_abandoned):
             status = self._evaluate(self._context, self._batch.raw)
+        try:
             if status != 0:
                 raise EngineError(FAILURES.get(status, f"the library returned {status}"))
             return [self._read(index) for index in range(len(inputs))]
         finally:
             if self._memory:
                 lib.llama_memory_clear(self._memory, False)
+
+    @contextlib.contextmanager
+    def _watched(self, is_abandoned: Callable[[], bool]) -> Iterator[None]:
+        """The library asks in this thread, between two operations of a long batch."""
+        if self._batch.raw.n_tokens < _LONG_BATCH:
+            yield
+            return
+        abort = lib.ggml_abort_callback(lambda _data: is_abandoned())
+        lib.llama_set_abort_callback(self._context, abort, None)
+        try:
+            yield
+        finally:
+            lib.llama_set_abort_callback(self._context, lib.ggml_abort_callback(0), None)
 
     def _read(self, sequence: int) -> bytes:
         pointer = lib.llama_get_embeddings_seq(self._context, sequence)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ollama_async.core.scripted_models import Script
 from ollama_async.workers.child.engines.embedding import EmbeddingFacts, PairFormat
-from ollama_async.workers.child.engines.engine import Progress
+from ollama_async.workers.child.engines.engine import EngineError, Progress
 from ollama_async.workers.child.engines.scripted import hang, kill_process, read_script
 from ollama_async.workers.load_spec import LoadSpec
 
@@ -21,6 +21,7 @@ _BYTES = 256
 _BEGIN, _SEPARATOR, _END = range(_BYTES, _BYTES + 3)
 _VOCABULARY = _BYTES + 3
 _BATCH_INPUTS = 64
+_PERIOD_S = 0.01
 
 
 def load(spec: LoadSpec, scripts: str, progress: Progress) -> ScriptedEmbedding:
@@ -52,10 +53,15 @@ class ScriptedEmbedding:
     def piece_with_control(self, token: int) -> bytes:
         return bytes([token]) if token < _BYTES else b""
 
-    def embed(self, inputs: Sequence[Sequence[int]]) -> list[bytes]:
+    def embed(
+        self, inputs: Sequence[Sequence[int]], is_abandoned: Callable[[], bool]
+    ) -> list[bytes]:
         rate = self._script.prompt_tokens_per_second
-        if rate:
-            time.sleep(min(1.0, sum(map(len, inputs)) / rate))
+        until_s = time.monotonic() + (sum(map(len, inputs)) / rate if rate else 0.0)
+        while (left_s := until_s - time.monotonic()) > 0:
+            if is_abandoned():
+                raise EngineError("nobody waits for this batch")
+            time.sleep(min(_PERIOD_S, left_s))
         return [self._compute(tokens) for tokens in inputs]
 
     def _compute(self, tokens: Sequence[int]) -> bytes:
