@@ -29,7 +29,7 @@ import msgspec
 from ollama_async.api import encode
 from ollama_async.api import openai_responses as api
 from ollama_async.api.openai import Logprob
-from ollama_async.core.conversation import ToolCall, Usage
+from ollama_async.core.conversation import TokenLogprob, ToolCall, Usage
 from ollama_async.core.errors import ServerError
 from ollama_async.gateway.response_formats import (
     SSE_TYPE,
@@ -89,7 +89,7 @@ class OpenAIResponsesFormat(SingleChoice):
         self._ids: list[str] = []
         self._has_answer = False  # a message or a call
         self._open: _OpenItem | None = None
-        self._logprobs: list[bytes] = []  # of tokens whose text is still held back
+        self._tokens: list[TokenLogprob] = []  # whose text is still held back, if they have one
 
     # -- the contract ----------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class OpenAIResponsesFormat(SingleChoice):
 
     def tokens(self, content: AnswerContent) -> bytes:
         """Only text has logprobs: those of other tokens are dropped."""
-        self._logprobs += map(encode.to_json, answer_logprobs(content.logprobs or ()))
+        self._tokens += content.logprobs or ()
         events = b""
         if content.thinking:
             events += self.thinking(content.thinking)
@@ -121,11 +121,12 @@ class OpenAIResponsesFormat(SingleChoice):
             if not isinstance(self._open, _OpenMessage):
                 events += self._open_item(_OpenMessage)
             assert isinstance(self._open, _OpenMessage)
-            events += self._open.delta_with_logprobs(content.text, self._logprobs)
+            tokens = _last_tokens(self._tokens, len(content.text.encode()))
+            events += self._open.delta_with_logprobs(content.text, tokens)
         if content.tool_calls:
             events += self.tool_calls(content.tool_calls)
         if content.thinking or content.text or content.tool_calls:
-            self._logprobs = []
+            self._tokens = []
         return events
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
@@ -293,8 +294,9 @@ class _OpenMessage(_OpenItem):
             api.ContentPartAdded, **self._place, part=part
         )
 
-    def delta_with_logprobs(self, text: str, logprobs: list[bytes]) -> bytes:
+    def delta_with_logprobs(self, text: str, tokens: list[TokenLogprob]) -> bytes:
         self._write(text)
+        logprobs = list(map(encode.to_json, answer_logprobs(tokens)))
         self._logprobs_size += sum(map(len, logprobs))
         if self._format.is_streamed and self._logprobs_size > LOGPROBS_LIMIT_BYTES:
             self._logprobs.clear()
@@ -339,6 +341,15 @@ class _OpenReasoning(_OpenItem):
             event(api.ItemDone, output_index=self._index, item=item),
         )
         return b"".join(events), item
+
+
+def _last_tokens(tokens: list[TokenLogprob], size: int) -> list[TokenLogprob]:
+    """Those that made a text of ``size`` bytes; before them may be some that end a thought."""
+    at = len(tokens)
+    while at and size > 0:
+        at -= 1
+        size -= len(tokens[at].token)
+    return tokens[at:]
 
 
 def tag_of(event: type[msgspec.Struct]) -> str:

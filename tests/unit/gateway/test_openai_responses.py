@@ -457,9 +457,10 @@ def shown(text, *top):
 
 
 def say_with_logprobs(job):
-    """Thinking, text of which one token is held back, and a call."""
+    """Thinking, text of which one token is held back, and a call; with tokens that make nothing."""
     job.start()
     job.part(Logprobs([token("<hm>")]), Thought("hm"))
+    job.part(Logprobs([token("</hm>")]), Logprobs([token("\n")]))
     job.part(Logprobs([token("a", "b")]))
     job.part(Logprobs([token("b")])).send("ab")
     job.part(Logprobs([token("c")])).send("c")
