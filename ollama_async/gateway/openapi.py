@@ -22,6 +22,7 @@ from ollama_async.api import (
     encode,
     ollama,
     openai,
+    openai_response_events,
     openai_responses,
 )
 from ollama_async.gateway.response_formats import NDJSON_TYPE, SSE_TYPE
@@ -232,7 +233,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         request=openai_responses.ResponsesRequest,
         required=("model",),
         answer=openai_responses.Response,
-        events=openai_responses.Event,
+        events=openai_response_events.Event,
+    ),
+    ("POST", "/v1/responses/input_tokens"): Operation(
+        tag="openai",
+        summary="Count the tokens of a request",
+        request=openai_responses.ResponsesRequest,
+        required=("model",),
+        answer=openai_responses.InputTokens,
     ),
     ("GET", "/v1/responses/{id}"): Operation(
         tag="openai", summary="A stored response", answer=openai_responses.Response

@@ -64,6 +64,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/chat/completions", openai.chat_completions),
     Route("POST", "/v1/completions", openai.completions),
     Route("POST", "/v1/responses", openai_responses.create),
+    Route("POST", "/v1/responses/input_tokens", openai_responses.count_input_tokens),
     Route("GET", "/v1/responses/{id}", openai_responses.retrieve),
     Route("DELETE", "/v1/responses/{id}", openai_responses.delete),
     Route("POST", "/v1/responses/{id}/cancel", openai_responses.cancel),

@@ -75,8 +75,12 @@ def error_body(protocol: Protocol, error: ServerError, request_id: str = "") -> 
 
 def openai_error(error: ServerError, message: str) -> OpenAIError:
     kind = "invalid_request_error" if error.status < 500 else "api_error"
-    code = CONTEXT_CODE if isinstance(error, ContextExceeded) else None
-    return OpenAIError(message, _OPENAI_TYPES.get(error.status, kind), code=code)
+    kind = _OPENAI_TYPES.get(error.status, kind)
+    if isinstance(error, ContextExceeded):
+        return OpenAIError(message, kind, code=CONTEXT_CODE)
+    if isinstance(error, ConversationNotHeld):
+        return OpenAIError(message, kind, "previous_response_id", "previous_response_not_found")
+    return OpenAIError(message, kind)
 
 
 def anthropic_error(error: ServerError, request_id: str) -> anthropic.ErrorResponse:

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, TypeVar, cast
 import msgspec
 
 from ollama_async.api import encode
+from ollama_async.api import openai_response_events as events
 from ollama_async.api import openai_responses as api
 from ollama_async.api.openai import Logprob
 from ollama_async.core.conversation import TokenLogprob, ToolCall, Usage
@@ -94,8 +95,8 @@ class OpenAIResponsesFormat(SingleChoice):
     # -- the contract ----------------------------------------------------------------------------
 
     def begin(self, start: Start) -> bytes:  # noqa: ARG002  # the contract's
-        return self.event(api.ResponseCreated, response=self._response) + self.event(
-            api.ResponseInProgress, response=self._response
+        return self.event(events.ResponseCreated, response=self._response) + self.event(
+            events.ResponseInProgress, response=self._response
         )
 
     def text(self, text: str) -> bytes:
@@ -114,27 +115,27 @@ class OpenAIResponsesFormat(SingleChoice):
     def tokens(self, content: AnswerContent) -> bytes:
         """Only text has logprobs: those of other tokens are dropped."""
         self._tokens += content.logprobs or ()
-        events = b""
+        written = b""
         if content.thinking:
-            events += self.thinking(content.thinking)
+            written += self.thinking(content.thinking)
         if content.text:
             if not isinstance(self._open, _OpenMessage):
-                events += self._open_item(_OpenMessage)
+                written += self._open_item(_OpenMessage)
             assert isinstance(self._open, _OpenMessage)
             tokens = _last_tokens(self._tokens, len(content.text.encode()))
-            events += self._open.delta_with_logprobs(content.text, tokens)
+            written += self._open.delta_with_logprobs(content.text, tokens)
         if content.tool_calls:
-            events += self.tool_calls(content.tool_calls)
+            written += self.tool_calls(content.tool_calls)
         if content.thinking or content.text or content.tool_calls:
             self._tokens = []
-        return events
+        return written
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
-        events, response = self._finish(answer)
+        written, response = self._finish(answer)
         is_complete = response.status == "completed"
-        event = api.ResponseCompleted if is_complete else api.ResponseIncomplete
-        return events + self.event(event, response=self._kept(response))
+        event = events.ResponseCompleted if is_complete else events.ResponseIncomplete
+        return written + self.event(event, response=self._kept(response))
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
@@ -151,8 +152,8 @@ class OpenAIResponsesFormat(SingleChoice):
             error=api.ResponseError(code, error.message),
             output=self._output,
         )
-        return self.event(api.ErrorEvent, code=code, message=error.message) + self.event(
-            api.ResponseFailed, response=self._kept(response)
+        return self.event(events.ErrorEvent, code=code, message=error.message) + self.event(
+            events.ResponseFailed, response=self._kept(response)
         )
 
     # -- events and items ------------------------------------------------------------------------
@@ -165,18 +166,18 @@ class OpenAIResponsesFormat(SingleChoice):
 
     def _open_item(self, kind: type[_OpenMessage | _OpenReasoning]) -> bytes:
         """Close what is open, and open an item of this kind."""
-        events = self._close()
+        written = self._close()
         self._open = kind(self, len(self._output))
-        return events + self._open.begin()
+        return written + self._open.begin()
 
     def _close(self, status: str = "completed") -> bytes:
         """End the open item, if there is one."""
         if self._open is None:
             return b""
-        events, item = self._open.end(status)
+        written, item = self._open.end(status)
         self._add(self._open.id, item, is_answer=isinstance(self._open, _OpenMessage))
         self._open = None
-        return events
+        return written
 
     def _call(self, call: ToolCall) -> bytes:
         item = api.FunctionCallItem(
@@ -192,16 +193,16 @@ class OpenAIResponsesFormat(SingleChoice):
         self._add(item.id, done, is_answer=True)
         return b"".join(
             (
-                self.event(api.ItemAdded, item=item, **place),
-                self.event(api.ArgumentsDelta, item_id=item.id, delta=arguments, **place),
+                self.event(events.ItemAdded, item=item, **place),
+                self.event(events.ArgumentsDelta, item_id=item.id, delta=arguments, **place),
                 self.event(
-                    api.ArgumentsDone,
+                    events.ArgumentsDone,
                     item_id=item.id,
                     name=item.name,
                     arguments=arguments,
                     **place,
                 ),
-                self.event(api.ItemDone, item=done, **place),
+                self.event(events.ItemDone, item=done, **place),
             )
         )
 
@@ -215,12 +216,12 @@ class OpenAIResponsesFormat(SingleChoice):
         message, as in Ollama.
         """
         status = "incomplete" if answer.finish.reason == "length" else "completed"
-        events = b""
+        written = b""
         if not self._has_answer and not isinstance(self._open, _OpenMessage):
-            events += self._open_item(_OpenMessage)
-        events += self._close(status)
+            written += self._open_item(_OpenMessage)
+        written += self._close(status)
         details = api.IncompleteDetails("max_output_tokens") if status == "incomplete" else None
-        return events, msgspec.structs.replace(
+        return written, msgspec.structs.replace(
             self._response,
             completed_at=int(time.time()) if status == "completed" else None,
             status=status,
@@ -234,6 +235,14 @@ class OpenAIResponsesFormat(SingleChoice):
         if self._keep is not None:
             self._keep(bytes(cast("msgspec.Raw", response)), self._ids)
         return response
+
+
+class InputTokensFormat(OpenAIResponsesFormat):
+    """For ``/v1/responses/input_tokens``: the number of the prompt's tokens, cached or not."""
+
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
+        (answer,) = answers
+        return encode.to_json(api.InputTokens(input_tokens=answer.finish.usage.prompt))
 
 
 class _OpenItem:
@@ -279,7 +288,7 @@ class _OpenItem:
 
 class _OpenMessage(_OpenItem):
     _prefix = "msg"
-    _delta = api.TextDelta
+    _delta = events.TextDelta
 
     def __init__(self, response_format: OpenAIResponsesFormat, index: int) -> None:
         super().__init__(response_format, index)
@@ -290,8 +299,8 @@ class _OpenMessage(_OpenItem):
         event = self._format.event
         item = api.OutputMessage(id=self.id, status="in_progress", content=[])
         part = api.OutputText(text="")
-        return event(api.ItemAdded, output_index=self._index, item=item) + event(
-            api.ContentPartAdded, **self._place, part=part
+        return event(events.ItemAdded, output_index=self._index, item=item) + event(
+            events.ContentPartAdded, **self._place, part=part
         )
 
     def delta_with_logprobs(self, text: str, tokens: list[TokenLogprob]) -> bytes:
@@ -303,31 +312,31 @@ class _OpenMessage(_OpenItem):
         else:
             self._logprobs += logprobs
         shown = encoded_logprobs(logprobs)
-        return self._format.event(api.TextDelta, **self._place, delta=text, logprobs=shown)
+        return self._format.event(events.TextDelta, **self._place, delta=text, logprobs=shown)
 
     def end(self, status: str) -> tuple[bytes, api.OutputItem]:
         event = self._format.event
         text, logprobs = encoded(self._text.getvalue()), encoded_logprobs(self._logprobs)
         part = encoded(api.OutputText(text=text, logprobs=logprobs))
         item = encoded(api.OutputMessage(id=self.id, status=status, content=[part]))
-        events = (
-            event(api.TextDone, **self._place, text=text, logprobs=logprobs),
-            event(api.ContentPartDone, **self._place, part=part),
-            event(api.ItemDone, output_index=self._index, item=item),
+        written = (
+            event(events.TextDone, **self._place, text=text, logprobs=logprobs),
+            event(events.ContentPartDone, **self._place, part=part),
+            event(events.ItemDone, output_index=self._index, item=item),
         )
-        return b"".join(events), item
+        return b"".join(written), item
 
 
 class _OpenReasoning(_OpenItem):
     _prefix = "rs"
-    _delta = api.SummaryDelta
+    _delta = events.SummaryDelta
 
     def begin(self) -> bytes:
         event = self._format.event
         item = api.ReasoningItem(id=self.id, summary=[])
         part = api.SummaryText("")
-        return event(api.ItemAdded, output_index=self._index, item=item) + event(
-            api.SummaryPartAdded, **self._place, part=part
+        return event(events.ItemAdded, output_index=self._index, item=item) + event(
+            events.SummaryPartAdded, **self._place, part=part
         )
 
     def end(self, status: str) -> tuple[bytes, api.OutputItem]:  # noqa: ARG002  # has no status
@@ -335,12 +344,12 @@ class _OpenReasoning(_OpenItem):
         text = encoded(self._text.getvalue())
         part = encoded(api.SummaryText(text))
         item = encoded(api.ReasoningItem(id=self.id, summary=[part], encrypted_content=text))
-        events = (
-            event(api.SummaryDone, **self._place, text=text),
-            event(api.SummaryPartDone, **self._place, part=part),
-            event(api.ItemDone, output_index=self._index, item=item),
+        written = (
+            event(events.SummaryDone, **self._place, text=text),
+            event(events.SummaryPartDone, **self._place, part=part),
+            event(events.ItemDone, output_index=self._index, item=item),
         )
-        return b"".join(events), item
+        return b"".join(written), item
 
 
 def _last_tokens(tokens: list[TokenLogprob], size: int) -> list[TokenLogprob]:

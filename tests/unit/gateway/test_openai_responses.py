@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ollama_async.api import openai_responses as api
+from ollama_async.api import openai_response_events
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, ToolCall, ToolFunction
 from ollama_async.core.errors import BadRequest, ContextExceeded, WorkerDied
 from ollama_async.core.scripted_models import Script
@@ -65,7 +65,7 @@ def read_events(text):
         event = json.loads(data.removeprefix("data: "))
         assert name == f"event: {event['type']}"
         assert event["sequence_number"] == number
-        msgspec.convert(event, api.Event)
+        msgspec.convert(event, openai_response_events.Event)
         events.append(event)
     return events
 
@@ -365,9 +365,9 @@ async def test_the_bytes_of_a_stream_are_those_of_the_golden_file(
     session, url, backend, monkeypatch
 ):
     numbers = count()
-    for module in ("response_formats", "handlers"):
+    for module in ("response_formats.openai_responses", "handlers.openai_responses_request"):
         monkeypatch.setattr(
-            f"ollama_async.gateway.{module}.openai_responses.new_id",
+            f"ollama_async.gateway.{module}.new_id",
             lambda prefix: f"{prefix}_{next(numbers):048x}",
         )
     monkeypatch.setattr("time.time", lambda: 1_750_000_000.0)

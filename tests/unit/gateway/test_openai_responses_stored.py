@@ -223,15 +223,35 @@ async def test_many_references_to_a_long_item_cost_nothing(call, post):
     assert status == 413
 
 
+async def test_the_tokens_of_a_request_are_counted_with_the_turns_before(call, post, backend):
+    first = await post(input="one")
+    await backend.job()
+    body = {"model": "m", "input": "two", "tools": [TOOL], "previous_response_id": first["id"]}
+
+    counted = await call("POST", "/input_tokens", body=body)
+
+    assert counted == (200, {"object": "response.input_tokens", "input_tokens": 7})
+    task = (await backend.job()).job.task
+    assert task.counts_only
+    assert [message.content for message in task.prompt.messages] == ["one", "ok", "two"]
+    assert len(task.prompt.tools) == 1
+
+
 # -- what is not stored, and for whom -------------------------------------------------------------
 
 
 async def not_found(call, response_id, key=""):
     body = {"model": "m", "input": "two", "previous_response_id": response_id}
-    status, answer = await call("POST", key=key, body=body)
-    assert (status, answer["error"]["message"]) == (
+    assert await call("POST", key=key, body=body) == (
         400,
-        f"Previous response with id '{response_id}' not found.",
+        {
+            "error": {
+                "message": f"Previous response with id '{response_id}' not found.",
+                "type": "invalid_request_error",
+                "param": "previous_response_id",
+                "code": "previous_response_not_found",
+            }
+        },
     )
     status, answer = await call("GET", f"/{response_id}", key=key)
     assert (status, answer["error"]["message"]) == (

@@ -1,0 +1,393 @@
+"""Requests for ``/v1/responses`` in Ollama's terms.
+
+As in Ollama, an absent ``temperature`` is 1, and an absent ``top_p`` the model's. A conversation
+that is too long is shortened unless ``truncation`` is ``disabled``. What the server cannot do is a
+400 that names it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from ollama_async.api import encode, ollama
+from ollama_async.api import openai_responses as api
+from ollama_async.api.decode import has_large_images
+from ollama_async.core.errors import BadRequest, ConversationNotHeld
+from ollama_async.gateway.handlers.generation import Call
+from ollama_async.gateway.handlers.openai_items import read_items, read_stored, stored_form
+from ollama_async.gateway.handlers.openai_messages import (
+    check_tool_name,
+    read_tool_choice,
+    think_of,
+)
+from ollama_async.gateway.job_builder import Extras
+from ollama_async.gateway.response_formats.openai_responses import (
+    InputTokensFormat,
+    Keep,
+    OpenAIResponsesFormat,
+    new_id,
+)
+from ollama_async.gateway.response_store import (
+    RESPONSE_LIMIT_BYTES,
+    Owner,
+    ResponseStore,
+    StoredResponse,
+)
+
+_TRUNCATIONS = ("auto", "disabled")
+_UNSUPPORTED = ("conversation", "prompt", "context_management")
+_SHOWN_CHARACTERS = 80  # of a value that is refused
+
+
+class VisibleResponses(msgspec.Struct, frozen=True):
+    """The stored responses that one client may use."""
+
+    store: ResponseStore
+    owner: Owner
+
+    def previous(self, params: api.ResponsesRequest) -> list[StoredResponse]:
+        """The turns of the response that the request continues, oldest first.
+
+        :raises ConversationNotHeld: there is none.
+        """
+        if not params.previous_response_id:
+            return []
+        found = self.store.get(self.owner, params.previous_response_id)
+        if found is None:
+            shown = params.previous_response_id[:_SHOWN_CHARACTERS]
+            raise ConversationNotHeld(f"Previous response with id '{shown}' not found.")
+        return found.turns()
+
+    def referenced(self, params: api.ResponsesRequest) -> dict[str, StoredResponse]:
+        """By the ids of items: the responses that have the items to which the request refers.
+
+        :raises BadRequest: there is none.
+        """
+        items = params.input if isinstance(params.input, list) else []
+        return {item.id: self._response_of(item.id) for item in items if _is_reference(item)}
+
+    def _response_of(self, item_id: str) -> StoredResponse:
+        found = self.store.find_item(self.owner, item_id)
+        if found is None:
+            raise BadRequest(f"Item with id '{item_id[:_SHOWN_CHARACTERS]}' not found.")
+        return found
+
+    def bytes_of(self, params: api.ResponsesRequest) -> int:
+        """What a translation reads of them. :raises BadRequest: one is missing."""
+        used = [*self.previous(params), *self.referenced(params).values()]
+        return sum({response.id: response.size for response in used}.values())
+
+
+def _is_reference(item: api.InputItem) -> bool:
+    return item.type == "item_reference" or (item.id != "" and item.kind == "")
+
+
+def translate(visible: VisibleResponses, params: api.ResponsesRequest) -> Call:
+    turns = visible.previous(params)
+    added = _added_items(visible, params)
+    functions, tools = _read_tools(params.tools)
+    response = _response(params, tools)
+    request, extras = _request(params, turns, added, functions)
+    keep = None
+    if params.store is not False and not has_large_images(request.messages):
+        keep = _keep(visible, response.id, added, turns)
+    response.store = keep is not None
+    return Call(
+        requests=[request],
+        response_format=OpenAIResponsesFormat(response, is_streamed=params.stream, keep=keep),
+        is_streamed=params.stream,
+        extras=extras,
+    )
+
+
+def translate_count(visible: VisibleResponses, params: api.ResponsesRequest) -> Call:
+    functions, tools = _read_tools(params.tools)
+    turns, added = visible.previous(params), _added_items(visible, params)
+    request, extras = _request(params, turns, added, functions)
+    return Call(
+        requests=[request],
+        response_format=InputTokensFormat(_response(params, tools), is_streamed=False),
+        is_streamed=False,
+        extras=msgspec.structs.replace(extras, counts_only=True),
+    )
+
+
+def _request(
+    params: api.ResponsesRequest,
+    turns: Sequence[StoredResponse],
+    added: Sequence[api.InputItem],
+    functions: list[dict[str, Any]],
+) -> tuple[ollama.ChatRequest, Extras]:
+    _refuse_unsupported(params)
+    functions, tool_choice = _choose(params.tool_choice, functions)
+    request = ollama.ChatRequest(
+        model=params.model,
+        messages=_messages(params, turns, added),
+        tools=functions,
+        format=_format(params.text),
+        options=_options(params),
+        think=think_of(params.reasoning.effort if params.reasoning else None),
+        truncate=params.truncation != "disabled",
+        logprobs=api.LOGPROBS in params.include,
+        top_logprobs=params.top_logprobs,
+    )
+    extras = Extras(
+        tool_choice=tool_choice, parallel_tool_calls=params.parallel_tool_calls is not False
+    )
+    return request, extras
+
+
+def _refuse_unsupported(params: api.ResponsesRequest) -> None:
+    """:raises BadRequest: names what cannot be done, or is none of OpenAI's values."""
+    for name in _UNSUPPORTED:
+        if getattr(params, name) is not None:
+            raise BadRequest(f"{name} is not supported")
+    if params.background:
+        raise BadRequest("background is not supported: responses end with their connection")
+    if params.truncation not in {None, *_TRUNCATIONS}:
+        raise BadRequest(f"truncation must be one of {', '.join(_TRUNCATIONS)}")
+    for each in params.include:
+        if each not in api.INCLUDABLE:
+            shown = each[:_SHOWN_CHARACTERS]
+            raise BadRequest(f"include: {shown!r} is not one of {', '.join(api.INCLUDABLE)}")
+    _check_numbers(params)
+    _check_metadata(params.metadata)
+
+
+def _check_numbers(params: api.ResponsesRequest) -> None:
+    if not 0 <= params.top_logprobs <= 20:
+        raise BadRequest("top_logprobs must be between 0 and 20")
+    if params.max_output_tokens is not None and params.max_output_tokens < 1:
+        raise BadRequest("max_output_tokens must be at least 1")
+
+
+def _check_metadata(metadata: dict[str, str]) -> None:
+    """OpenAI's limits, since it is stored."""
+    if len(metadata) > api.METADATA_LIMIT:
+        raise BadRequest(f"metadata: at most {api.METADATA_LIMIT} pairs are stored")
+    for key, value in metadata.items():
+        if len(key) > api.METADATA_KEY_CHARACTERS or len(value) > api.METADATA_VALUE_CHARACTERS:
+            raise BadRequest(
+                f"metadata: keys have at most {api.METADATA_KEY_CHARACTERS} characters,"
+                f" values {api.METADATA_VALUE_CHARACTERS}"
+            )
+
+
+def _added_items(visible: VisibleResponses, params: api.ResponsesRequest) -> list[api.InputItem]:
+    """The items of the request, with those to which it refers in their place."""
+    if isinstance(params.input, str):
+        return [api.InputItem(type="message", role="user", content=params.input)]
+    referenced = visible.referenced(params)
+    by_response = {
+        response.id: {item.id: item for item in read_stored(response)}
+        for response in referenced.values()
+    }
+    return [
+        by_response[referenced[item.id].id][item.id] if _is_reference(item) else item
+        for item in params.input or ()
+    ]
+
+
+def _messages(
+    params: api.ResponsesRequest, turns: Sequence[StoredResponse], added: Sequence[api.InputItem]
+) -> list[ollama.Message]:
+    """The instructions, which hold for this request only, and the conversation.
+
+    :raises BadRequest: there is nothing to answer.
+    """
+    items = [("previous_response_id", item) for turn in turns for item in read_stored(turn)]
+    items += [(f"input[{index}]", item) for index, item in enumerate(added)]
+    messages = read_items(items)
+    if not messages:
+        raise BadRequest('One of "input" or "previous_response_id" must be provided.')
+    if params.instructions:
+        messages.insert(0, ollama.Message(role="system", content=params.instructions))
+    return messages
+
+
+def _options(params: api.ResponsesRequest) -> dict[str, Any]:
+    given = {"top_p": params.top_p, "num_predict": params.max_output_tokens}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return {"temperature": _or(params.temperature, 1.0), **chosen}
+
+
+def _format(text: api.TextConfig | None) -> dict[str, Any] | str | None:
+    """As Ollama's ``format``. :raises BadRequest: it is none of OpenAI's."""
+    if text is None or text.format is None or text.format.type == "text":
+        return None
+    if text.format.type == "json_object":
+        return "json"
+    if text.format.type != "json_schema":
+        shown = text.format.type[:_SHOWN_CHARACTERS]
+        raise BadRequest(f"text.format: {shown!r} is not one of text, json_object, json_schema")
+    if text.format.schema is None:
+        raise BadRequest("text.format.schema is missing")
+    return text.format.schema
+
+
+# --------------------------------------------------------------------------- tools
+
+
+def _read_tools(
+    tools: Sequence[api.Tool],
+) -> tuple[list[dict[str, Any]], list[api.AnswerTool]]:
+    """The functions as Ollama's tools, and all tools as the response repeats them.
+
+    The members of a namespace get its name before theirs, as in Ollama. A web search is accepted,
+    since some clients offer it in every request; without an account there is none, and the model is
+    not told of it.
+
+    :raises BadRequest: names a tool that is something else.
+    """
+    functions: list[dict[str, Any]] = []
+    shown: list[api.AnswerTool] = []
+    for index, tool in enumerate(tools):
+        place = f"tools[{index}]"
+        if tool.type == "function":
+            functions.append(_function(tool, place))
+            shown.append(_shown(tool))
+        elif tool.type == "namespace":
+            for number, member in enumerate(tool.tools):
+                member_place = f"{place}.tools[{number}]"
+                if member.type != "function":
+                    raise _wrong_tool(member, member_place)
+                functions.append(_function(member, member_place, f"{tool.name}."))
+            members = [_shown(member) for member in tool.tools]
+            shown.append(
+                api.NamespaceTool(name=tool.name, description=tool.description, tools=members)
+            )
+        elif tool.type.startswith("web_search"):
+            shown.append(api.WebSearchTool())
+        else:
+            raise _wrong_tool(tool, place)
+    return functions, shown
+
+
+def _function(tool: api.MemberTool, place: str, prefix: str = "") -> dict[str, Any]:
+    if not tool.name:
+        raise BadRequest(f"{place}.name is missing")
+    name = tool.name if tool.name.startswith(prefix) else prefix + tool.name
+    function: dict[str, Any] = {"name": name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    return {"type": "function", "function": function}
+
+
+def _shown(tool: api.MemberTool) -> api.FunctionTool:
+    return api.FunctionTool(
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.parameters,
+        strict=tool.strict,
+    )
+
+
+def _wrong_tool(tool: api.MemberTool, place: str) -> BadRequest:
+    shown = tool.type[:_SHOWN_CHARACTERS]
+    return BadRequest(f"{place}: the type {shown!r} is not supported")
+
+
+def _choose(
+    choice: str | api.ToolChoice | None, functions: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], str]:
+    """The functions of which the model is told, and the choice of a prompt.
+
+    :raises BadRequest: it cannot be obeyed.
+    """
+    if isinstance(choice, api.ToolChoice):
+        if choice.type == "function":
+            return functions, check_tool_name(choice.name, functions)
+        if choice.type != "allowed_tools":
+            raise BadRequest("tool_choice: only functions can be named")
+        allowed = {check_tool_name(tool.name, functions) for tool in choice.tools}
+        functions = [each for each in functions if each["function"]["name"] in allowed]
+        choice = choice.mode or "auto"
+    return functions, read_tool_choice(choice, functions)
+
+
+# --------------------------------------------------------------------------- responses
+
+
+def _response(params: api.ResponsesRequest, tools: list[api.AnswerTool]) -> api.Response:
+    """What is known before the model begins."""
+    reasoning = None
+    if params.reasoning is not None:
+        reasoning = api.AnswerReasoning(params.reasoning.effort, params.reasoning.summary)
+    return api.Response(
+        id=new_id("resp"),
+        created_at=int(time.time()),
+        status="in_progress",
+        model=params.model,
+        previous_response_id=params.previous_response_id or None,
+        instructions=params.instructions or None,
+        output=[],
+        tools=tools,
+        tool_choice=_shown_choice(params.tool_choice),
+        parallel_tool_calls=params.parallel_tool_calls is not False,
+        max_tool_calls=params.max_tool_calls,
+        max_output_tokens=params.max_output_tokens,
+        truncation=params.truncation or "auto",
+        text=_shown_text(params.text),
+        reasoning=reasoning,
+        temperature=_or(params.temperature, 1.0),
+        top_p=_or(params.top_p, 1.0),
+        top_logprobs=params.top_logprobs,
+        store=False,
+        metadata=params.metadata,
+        user=params.user,
+        safety_identifier=params.safety_identifier,
+        prompt_cache_key=params.prompt_cache_key,
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _shown_choice(choice: str | api.ToolChoice | None) -> str | api.ToolChoice:
+    if isinstance(choice, api.ToolChoice) and choice.type == "allowed_tools":
+        return msgspec.structs.replace(choice, mode=choice.mode or "auto")
+    return "auto" if choice is None else choice
+
+
+def _shown_text(text: api.TextConfig | None) -> api.AnswerText:
+    given = (text and text.format) or api.TextFormat()
+    fields = {name: getattr(given, name) for name in given.__struct_fields__}
+    chosen = {name: value for name, value in fields.items() if value is not None}
+    verbosity = text and text.verbosity
+    return api.AnswerText(format=api.AnswerFormat(**chosen), verbosity=verbosity or UNSET)
+
+
+def _keep(
+    visible: VisibleResponses,
+    response_id: str,
+    added: Sequence[api.InputItem],
+    turns: Sequence[StoredResponse],
+) -> Keep | None:
+    """What stores the response when it is finished; None if it would be too large."""
+    items = stored_form(added)
+    written = encode.to_json(items)
+    if len(written) > RESPONSE_LIMIT_BYTES:
+        return None
+    ids = [item.id for item in items]
+
+    def keep(answer: bytes, output_ids: list[str]) -> None:
+        visible.store.add(
+            StoredResponse(
+                id=response_id,
+                owner=visible.owner,
+                answer=answer,
+                input=written,
+                item_ids=ids + output_ids,
+                previous=turns[-1] if turns else None,
+            )
+        )
+
+    return keep
