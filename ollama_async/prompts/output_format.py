@@ -32,10 +32,21 @@ thoughts and tool calls.
 """
 
 
+class ForcedCall(msgspec.Struct, frozen=True):
+    """How an answer begins that must be a tool call: ``opening``, then the call. ``thoughts_end``:
+    what ends thoughts before it, where that is not what ends them before other answers.
+    """
+
+    opening: str
+    syntax: CallSyntax
+    thoughts_end: str = ""
+
+
 class Delimiters(msgspec.Struct, frozen=True):
     """The texts around the thoughts and the tool calls of an answer.
 
-    ``calls`` is set only if a call is a JSON object of ``name`` and ``arguments``. ``syntaxes`` are
+    ``calls`` is set only if a call is a JSON object of ``name`` and ``arguments``; ``forced`` if
+    one of the ``syntaxes`` can be prescribed. ``syntaxes`` are
     the call syntaxes that :attr:`Parser.open_call` may return. ``begins_thinking``: the answer
     begins within thoughts. ``opening`` is what an answer without thoughts begins with. None: the
     model writes no such delimiters, or none as simple as a pair.
@@ -46,6 +57,7 @@ class Delimiters(msgspec.Struct, frozen=True):
     begins_thinking: bool = False
     opening: str = ""
     syntaxes: tuple[CallSyntax, ...] = ()
+    forced: ForcedCall | None = None
 
 
 class Parser(Protocol):

@@ -146,6 +146,15 @@ def test_a_model_that_must_call_does(server, parallel):
         assert reason == "tool_calls"
 
 
+@pytest.mark.parametrize("family", CALLS)
+def test_families_are_forced_in_their_own_syntax(server, family):
+    choice = {"type": "function", "function": {"name": "g"}}
+    body = {"tools": TOOLS, "parallel_tool_calls": False}
+    content, calls, reason = chat(server, family, tool_choice=choice, **body)
+    [(name, arguments)] = calls
+    assert (content.strip(), name, list(arguments), reason) == ("", "g", ["a"], "tool_calls")
+
+
 def test_thoughts_come_before_a_forced_call(server):
     answer = post(
         server,

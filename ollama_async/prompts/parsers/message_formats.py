@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt
-from ollama_async.prompts.output_format import CallSyntax, Delimiters, Parser
+from ollama_async.prompts.output_format import CallSyntax, Delimiters, ForcedCall, Parser
 from ollama_async.prompts.parsers.delimiter_search import JSON_STRINGS
 from ollama_async.prompts.parsers.json_calls import named_object
 from ollama_async.prompts.parsers.parser_spec import HEAD_LIMIT
@@ -59,8 +59,13 @@ _HARMONY_SYNTAX = CallSyntax(
     forms=tuple(
         f"{{name}}{channel}{kind}<|message|> {{arguments}}"
         for channel in ("", " <|channel|>commentary")
-        for kind in ("", " <|constrain|>json", " json")
+        for kind in ("", " <|constrain|>json", "{space}json")
     ),
+)
+_HARMONY_FORCED = ForcedCall(
+    "<|channel|>commentary to=functions.",
+    replace(_HARMONY_SYNTAX, forms=("{name} <|constrain|>json<|message|> {arguments}",)),
+    thoughts_end=f"{_END}{_START}",
 )
 _HARMONY_THOUGHTS = ("<|channel|>analysis<|message|>", f"{_END}{_START}{_FINAL}")
 
@@ -89,6 +94,7 @@ class Harmony(msgspec.Struct, frozen=True):
             begins_thinking=begin == "thinking",
             opening=_FINAL if context.rendered.endswith(_START) else "",
             syntaxes=syntaxes,
+            forced=_HARMONY_FORCED if syntaxes and context.rendered.endswith(_START) else None,
         )
 
 
@@ -209,6 +215,7 @@ class Glimmer(msgspec.Struct, frozen=True):
             begins_thinking=context.is_in_thought,
             opening=_MESSAGE if context.rendered.endswith(_START) else "",
             syntaxes=(_GLIMMER_SYNTAX,) if context.tools else (),
+            forced=ForcedCall("", _GLIMMER_SYNTAX) if context.tools else None,
         )
 
 

@@ -220,6 +220,7 @@ class Cohere(msgspec.Struct, frozen=True):
             thoughts=None if begin == "content" else _THOUGHTS,
             begins_thinking=begin == "thinking",
             syntaxes=(_ACTION.syntax,) if context.tools and _ACTION.syntax else (),
+            forced=_ACTION.forced if context.tools else None,
         )
 
     def _begin(self, context: ParserContext) -> str:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ollama_async.core.conversation import Prompt, ToolCall
-from ollama_async.prompts.output_format import CallSyntax, Delimiters, Parser
+from ollama_async.prompts.output_format import CallSyntax, Delimiters, ForcedCall, Parser
 from ollama_async.prompts.parsers.delimiter_search import Quote
 from ollama_async.prompts.parsers.json_calls import JsonCalls, named_object
 from ollama_async.prompts.parsers.scanner import Scanner
@@ -102,6 +102,13 @@ class CallSpec(msgspec.Struct, frozen=True, kw_only=True):
             waits=syntax.waits or not self._is_control,
             named=self._is_doubtful,
         )
+
+    @property
+    def forced(self) -> ForcedCall | None:
+        """How to prescribe such a call; None: that cannot be done."""
+        if self.syntax is None or self.kept:
+            return None
+        return ForcedCall((self.block[0] if self.block else "") + self.open[0], self.syntax)
 
     @property
     def _is_control(self) -> bool:
@@ -291,6 +298,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         found = Delimiters(
             calls=HERMES_TAGS if any(calls.is_plain_json for calls in self.calls) else None,
             syntaxes=syntaxes,
+            forced=next((calls.forced for calls in self.calls if syntaxes and calls.forced), None),
         )
         thoughts = self.thoughts
         if thoughts is None or (self.tools_instead and context.tools):

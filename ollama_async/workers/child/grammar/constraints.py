@@ -20,9 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ollama_async.core.bounded_cache import BoundedCache
-from ollama_async.core.conversation import Inference
+from ollama_async.core.conversation import Inference, Prompt
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.output_format import UNDECIDED_LIMIT, CallSyntax, Delimiters, Parser
+from ollama_async.prompts.output_format import (
+    UNDECIDED_LIMIT,
+    CallSyntax,
+    Delimiters,
+    ForcedCall,
+    Parser,
+)
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.json_schema import check_size
 from ollama_async.workers.child.grammar.lark import (
@@ -36,7 +42,12 @@ from ollama_async.workers.child.grammar.lark import (
     split_special,
     text_pattern,
 )
-from ollama_async.workers.child.grammar.tool_calls import MAX_TOOLS, call_grammar, tool_names
+from ollama_async.workers.child.grammar.tool_calls import (
+    MAX_TOOLS,
+    call_grammar,
+    call_rules,
+    tool_names,
+)
 
 if TYPE_CHECKING:  # the library takes 35 ms to import
     from ollama_async.workers.child.grammar.llguidance import GrammarMatcher, GrammarTokenizer
@@ -136,10 +147,12 @@ CACHE_ENTRIES = 64
 CACHE_BYTES = 1 << 20
 """Size of the sources of cached grammars of each kind; compiled ones are up to 60 times larger."""
 
-_RULES = rf"""
-{ANYTHING}blank: /[ \t\r\n]{{1,8}}/
-gap: /[ \n]{{1,2}}/
+_BLANK = r"""
+blank: /[ \t\r\n]{1,8}/
 """
+_RULES = rf"""
+{ANYTHING}gap: /[ \n]{{1,2}}/
+{_BLANK}"""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -185,13 +198,12 @@ class ConstraintFactory:
         found = self._formats.get(key)
         if found is None:
             before_build()
-            text = ""
+            size = 0
             try:
-                text = _answer_grammar(inference, rendered, delimiters, special)
-                found = self._tokenizer.compile(text)
+                found, size = self._build_answer(inference, rendered, delimiters, special)
             except BadRequest as error:
                 found = error
-            self._formats.put(key, found, len(text))
+            self._formats.put(key, found, size)
         if isinstance(found, BadRequest):
             raise found.with_traceback(None)
         return self._copy(found)
@@ -229,6 +241,28 @@ class ConstraintFactory:
         with self._copying:
             return matcher.copy()
 
+    def _build_answer(
+        self,
+        inference: Inference,
+        rendered: str,
+        delimiters: Delimiters,
+        special: SpecialTokens,
+    ) -> tuple[GrammarMatcher, int]:
+        """The strictest grammar of an answer that compiles, and the size of its source.
+
+        :raises BadRequest: there is none.
+        """
+        reason = BadRequest("format: it cannot be enforced")
+        for strictness in get_args(Strictness):
+            try:
+                text = _answer_grammar(inference, rendered, delimiters, special, strictness)
+                return self._tokenizer.compile(text), len(text)
+            except BadRequest as error:
+                reason = error
+            if not _is_in_syntax(inference, delimiters):
+                break
+        raise reason
+
     def _build_call(
         self, syntax: CallSyntax, tools: Sequence[dict[str, Any]], special: SpecialTokens
     ) -> GrammarMatcher | BadRequest:
@@ -265,7 +299,7 @@ def _key(
     asked = inference.format, tools, choice, prompt.think
     shown = thoughts, delimiters.calls, delimiters.opening
     text = json.dumps((asked, shown)).encode()  # schemas may have numbers that msgpack cannot take
-    return hashlib.sha256(text + _pack(dict(special))).digest()
+    return hashlib.sha256(text + _pack((delimiters.forced, dict(special)))).digest()
 
 
 def _log(reason: str) -> None:
@@ -276,27 +310,71 @@ def _log(reason: str) -> None:
 
 
 def _answer_grammar(
-    inference: Inference, rendered: str, delimiters: Delimiters, special: SpecialTokens
+    inference: Inference,
+    rendered: str,
+    delimiters: Delimiters,
+    special: SpecialTokens,
+    strictness: Strictness,
 ) -> str:
     """The grammar of an answer with a format or a forced tool call; the call takes precedence.
+    ``strictness`` is that of calls in a syntax of their own.
 
     :raises BadRequest: the form cannot be enforced with this model.
     """
     prompt = inference.prompt
-    if _is_call_forced(inference):
-        if delimiters.calls is None:
-            raise BadRequest("tool_choice: this model's tool calls cannot be forced")
+    if not _is_call_forced(inference):
+        body = f"answer: {json_rule(inference.format)}\n{_RULES}"
+    elif delimiters.calls is not None:
         most = MAX_CALLS if prompt.tool_choice == "required" and prompt.parallel_tool_calls else 1
         body = _forced_calls(
             prompt.tools, prompt.tool_choice, *delimiters.calls, special=special, most=most
         )
+        body += _RULES
     else:
-        body = f"answer: {json_rule(inference.format)}\n"
-    return HEAD + _start(prompt.think, rendered, delimiters, special) + body + _RULES
+        if delimiters.forced is None:
+            raise BadRequest("tool_choice: this model's tool calls cannot be forced")
+        body = _forced_in_syntax(prompt, delimiters.forced, special, strictness)
+        delimiters = _before_call(delimiters, delimiters.forced)
+    return HEAD + _start(prompt.think, rendered, delimiters, special) + body
 
 
 def _is_call_forced(inference: Inference) -> bool:
     return inference.prompt.tool_choice not in {"auto", "none"}
+
+
+def _is_in_syntax(inference: Inference, delimiters: Delimiters) -> bool:
+    """Whether a call is forced that is not plain JSON."""
+    return _is_call_forced(inference) and delimiters.calls is None
+
+
+def _before_call(delimiters: Delimiters, forced: ForcedCall) -> Delimiters:
+    """The delimiters of thoughts that a forced call follows."""
+    if delimiters.thoughts is None or not forced.thoughts_end:
+        return delimiters
+    thoughts = delimiters.thoughts[0], forced.thoughts_end
+    return msgspec.structs.replace(delimiters, thoughts=thoughts, opening="")
+
+
+def _forced_in_syntax(
+    prompt: Prompt, forced: ForcedCall, special: SpecialTokens, strictness: Strictness
+) -> str:
+    """The rule ``answer``: a call of a chosen tool as the model's family writes it, or several if
+    the syntax has a form for that and they may come.
+
+    :raises BadRequest: the chosen tool does not exist, or the grammar would be too large.
+    """
+    choice, tools = prompt.tool_choice, prompt.tools
+    chosen = [tool for tool in tools if choice == "required" or tool_names([tool]) == (choice,)]
+    if not tool_names(chosen):
+        raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
+    if len(chosen) > MAX_TOOLS:
+        raise BadRequest(f"tool_choice: more than {MAX_TOOLS} tools")
+    syntax = msgspec.structs.replace(forced.syntax, texts=())
+    if choice != "required" or not prompt.parallel_tool_calls:
+        syntax = msgspec.structs.replace(syntax, repeated=False, listed=())
+    rules = call_rules(syntax, chosen, special, strictness=strictness, root="called")
+    opening = text_pattern(forced.opening, special) if forced.opening else ""
+    return f"answer: {opening} called\n{rules}{_BLANK}"
 
 
 def _forced_calls(

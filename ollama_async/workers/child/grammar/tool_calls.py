@@ -85,9 +85,23 @@ def call_grammar(
 
     :raises BadRequest: it would be too large.
     """
+    return HEAD + call_rules(syntax, tools, special, strictness=strictness)
+
+
+def call_rules(
+    syntax: CallSyntax,
+    tools: Sequence[dict[str, Any]],
+    special: SpecialTokens,
+    *,
+    strictness: Strictness,
+    root: str = "start",
+) -> str:
+    """The rules of :func:`call_grammar`, of which ``root`` is the first. Among them is ``gap``, and
+    the terminal ``ANYTHING``.
+    """
     grammar = _CallGrammar(syntax, special, strictness)
-    rules = grammar.write(_functions(tools))
-    return HEAD + rules + grammar.string_rules() + _RULES + JSON_RULES + _LITERAL_RULES
+    rules = grammar.write(root, _functions(tools))
+    return rules + grammar.string_rules() + _RULES + JSON_RULES + _LITERAL_RULES
 
 
 def tool_names(tools: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -132,9 +146,9 @@ class _CallGrammar:
                 pieces.append(self.text_pattern(piece))
         return " ".join(pieces) or '""'
 
-    def write(self, functions: Sequence[Function]) -> str:
+    def write(self, root: str, functions: Sequence[Function]) -> str:
         calls = [self._placeholders(name, parameters) for name, parameters in functions]
-        rules = f"start: {self._span()}\ncall: {self._calls(self.syntax.forms, calls)}\n"
+        rules = f"{root}: {self._span()}\ncall: {self._calls(self.syntax.forms, calls)}\n"
         if self.syntax.listed:
             rules += f"listed_call: {self._calls(self.syntax.listed, calls)}\n"
         return rules + self.rules.text()
