@@ -29,11 +29,27 @@ LONG_TEXT_CHARACTERS = 64 << 10
 GROUP_SIZE = 64
 """Elements of a list that are encoded together."""
 
-to_json = msgspec.json.Encoder().encode
-"""One compact JSON value, without a line end."""
+_encode = msgspec.json.Encoder().encode
+
+_LINE_ENDS = {text.encode(): b"\\u%04x" % ord(text) for text in ("\u0085", "\u2028", "\u2029")}
+"""What JSON may contain as it is, and Python's ``str.splitlines`` takes for the end of a line."""
 
 _FOREVER_S = math.floor(time.time() + 2**63 / 1e9)  # constant, so that equal rows stay equal
 _YEAR_9999_S = 253_370_764_800
+
+
+def to_json(value: object) -> bytes:
+    """One compact JSON value, without a line end. Escaped is whatever clients that read a stream
+    line by line might take for one: `ollama` for Python splits lines as ``str.splitlines`` does.
+    """
+    data = _encode(value)
+    return data if data.isascii() else _without_line_ends(data)
+
+
+def _without_line_ends(data: bytes) -> bytes:
+    for raw, escaped in _LINE_ENDS.items():
+        data = data.replace(raw, escaped)
+    return data
 
 
 def to_line(value: object) -> bytes:

@@ -195,7 +195,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             required=("model", "query", "documents"),
             answer=embeddings.RerankResponse,
         )
-        for path in ("/api/rerank", "/v1/rerank")
+        for path in ("/api/rerank", "/v1/rerank", "/v2/rerank")
     },
     ("POST", "/api/tokenize"): Operation(
         tag="Ollama",

@@ -51,6 +51,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/v1/embeddings", embeddings.openai_embeddings),
     Route("POST", "/api/rerank", embeddings.rerank),
     Route("POST", "/v1/rerank", embeddings.rerank),
+    Route("POST", "/v2/rerank", embeddings.rerank),
     Route("POST", "/api/tokenize", tokens.tokenize),
     Route("POST", "/api/detokenize", tokens.detokenize),
     Route("HEAD", "/api/blobs/{digest}", models.has_blob),

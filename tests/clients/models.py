@@ -57,6 +57,8 @@ SCRIPTS = {
     ),
     # a model that does not do what it was asked for
     "refuses": speaker("I am ", "sorry, ", "but I ", "cannot ", "help ", "with that."),
+    # scores a document by the words of the query in it
+    "ranks": {"ranks": True},
     # says what it was sent, which shows what arrives at the model
     "echo": speaker(echo=True, parser=""),
 }

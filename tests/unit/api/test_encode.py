@@ -70,3 +70,10 @@ def test_keys_are_in_gos_order_and_defaults_are_omitted():
     assert encode.to_json(empty) == (
         b'{"model":"m","created_at":"t","message":{"role":"assistant","content":""},"done":false}'
     )
+
+
+@given(st.text(), st.sampled_from([encode.to_json, encode.to_line, encode.to_event]))
+def test_text_ends_no_line_for_readers_that_know_more_line_ends_than_json(text, write):
+    data = write({"text": f"{text}\x85\u2028\u2029"})
+    assert len(data.decode().rstrip("\n").splitlines()) == 1
+    assert json.loads(data.removeprefix(b"data: ")) == {"text": f"{text}\x85\u2028\u2029"}

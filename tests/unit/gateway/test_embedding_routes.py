@@ -255,7 +255,7 @@ def scores(*numbers: float):
     return play
 
 
-@pytest.mark.parametrize("path", [RERANK, "/api/rerank"])
+@pytest.mark.parametrize("path", [RERANK, "/api/rerank", "/v2/rerank"])
 async def test_rerank_sorts_by_score(post, backend, path, monkeypatch):
     monkeypatch.setattr("secrets.token_hex", lambda size: "0" * 2 * size)
     backend.script = scores(0, 1000, -2)

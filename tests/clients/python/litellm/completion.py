@@ -198,6 +198,25 @@ def embeddings():
 
 
 @check
+def rerank():
+    """In the shapes of Jina and of Cohere."""
+    documents = ["a horse", "what is a panda", "nothing"]
+    for protocol in ("jina_ai", "cohere"):
+        answer = litellm.rerank(
+            model=f"{protocol}/ranks",
+            query="what is a panda",
+            documents=documents,
+            top_n=2,
+            api_base=SERVER,
+            api_key="unused",
+        )
+        assert answer.results[0]["index"] == 1, protocol
+        assert len(answer.results) == 2, protocol
+        scores = [each["relevance_score"] for each in answer.results]
+        assert scores == sorted(scores, reverse=True), protocol
+
+
+@check
 def text_completion_and_responses():
     text = litellm.text_completion(model="openai/story", prompt="x", **OPENAI).choices[0].text
     assert text.strip() == "Once upon a time there"

@@ -115,6 +115,13 @@ def logprobs():
 
 
 @check
+def characters_that_python_takes_for_the_end_of_a_line():
+    text = "a\x85b\u2028c\u2029d\x0be"
+    parts = client.generate(model="echo", prompt=text, raw=True, stream=True)
+    assert "".join(part.response for part in parts) == text
+
+
+@check
 def loading_and_unloading():
     def running():
         return {model.model for model in client.ps().models}
