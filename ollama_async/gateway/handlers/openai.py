@@ -36,6 +36,9 @@ CHOICES_LIMIT = 128
 COMPLETION_LOGPROBS_LIMIT = 5
 """OpenAI's; chat completions take twenty."""
 
+ECHO_LIMIT_CHARACTERS = 1 << 20
+"""Of the prompts that a response repeats, once for each choice, in one call on the event loop."""
+
 TOKEN_LIMIT = 2**31
 """Ids of tokens are below."""
 
@@ -138,6 +141,9 @@ def _translate_completion(params: openai.CompletionRequest) -> Call:
     if params.best_of not in {None, per_prompt}:
         raise BadRequest("best_of is not supported: use n")
     _check_completion(params, prompts)
+    echoes = [str(prompt) if params.echo else "" for prompt in prompts]
+    if per_prompt * sum(map(len, echoes)) > ECHO_LIMIT_CHARACTERS:
+        raise BadRequest(f"echo: more than {ECHO_LIMIT_CHARACTERS} characters in all choices")
     options = _options(params, params.max_tokens)
     requests = [
         GenerateRequest(
@@ -157,7 +163,7 @@ def _translate_completion(params: openai.CompletionRequest) -> Call:
         requests=_with_seeds(requests, per_prompt),
         response_format=OpenAICompletionFormat(
             params.model,
-            echoes=[str(prompt) if params.echo else "" for prompt in prompts],
+            echoes=echoes,
             per_prompt=per_prompt,
             includes_usage=params.includes_usage,
         ),
