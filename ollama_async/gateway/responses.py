@@ -7,7 +7,13 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from ollama_async.core.errors import Busy, ServerError, UnreadableEncoding
+from ollama_async.core.errors import (
+    Busy,
+    ServerError,
+    ShuttingDown,
+    UnreadableEncoding,
+    WorkerDied,
+)
 from ollama_async.gateway.client_budgets import FREE_BYTES, SEND_RESERVATION, WaitAllowance
 from ollama_async.gateway.response_formats.errors import Protocol, error_body
 
@@ -17,6 +23,8 @@ GRACE_S = 60.0
 SLOWEST_BYTES_PER_S = 256 << 10
 """The :class:`WaitAllowance` of a long answer: enough for 14 MB at 1 Mbit/s. A client that reads
 slowly in order to hold memory is disconnected after some minutes."""
+
+_WORTH_A_RETRY = (Busy, ShuttingDown, WorkerDied)
 
 _SLICE_BYTES = 128 << 10
 """Of one write."""
@@ -38,8 +46,14 @@ def json_error(status: int, message: str) -> web.Response:
 def error_response(error: ServerError, protocol: Protocol, request_id: str = "") -> web.Response:
     """``error`` in the protocol's shape. :class:`Busy` has a ``Retry-After``; the connection ends
     after :class:`UnreadableEncoding`, whose body was not read.
+
+    The clients of OpenAI and Anthropic repeat every request that ended with a status from 500 on,
+    unless a header forbids it.
     """
     headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else {}
+    is_useless = error.status >= 500 and not isinstance(error, _WORTH_A_RETRY)
+    if is_useless and protocol is not Protocol.OLLAMA:
+        headers["x-should-retry"] = "false"
     response = json_response(error_body(protocol, error, request_id), error.status, headers)
     if isinstance(error, UnreadableEncoding):
         response.force_close()

@@ -44,8 +44,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A request of any protocol in the terms of Ollama's, and how to answer it.
 
     ``requests``: one for each choice, all for the same model; equal choices may share one, which
-    costs the memory of one. ``no_model``: the error if they name
-    none. ``is_streamed``: an answer is streamed, unless it only loads the model.
+    costs the memory of one. ``no_model``: the error if they name none. ``is_streamed``: an answer
+    is streamed, unless it only loads the model.
     """
 
     requests: Sequence[GenerateRequest | ChatRequest]
@@ -145,8 +145,8 @@ def _prepare(
 ) -> StreamRequest | _UnloadRequest:
     """A job that only loads is answered with one object."""
     request = call.requests[0]
-    is_unload = _is_empty(request) and not call.extras.is_completion and request.keep_alive_s == 0
-    if is_unload:
+    only_loads = _is_empty(request) and not call.extras.is_completion
+    if only_loads and request.keep_alive_s == 0:
         return _UnloadRequest(model.key, call.response_format)
     jobs = _build_jobs(call, model, client)
     return StreamRequest(

@@ -30,6 +30,8 @@ from ollama_async.gateway.response_formats.openai import OpenAIChatFormat, OpenA
 from ollama_async.gateway.responses import json_response
 from ollama_async.store.model import ModelListEntry
 
+R = TypeVar("R", ChatRequest, GenerateRequest)
+
 CHOICES_LIMIT = 128
 """Of one response: each is a job in the queue."""
 
@@ -141,9 +143,6 @@ def _translate_completion(params: openai.CompletionRequest) -> Call:
     if params.best_of not in {None, per_prompt}:
         raise BadRequest("best_of is not supported: use n")
     _check_completion(params, prompts)
-    echoes = [str(prompt) if params.echo else "" for prompt in prompts]
-    if per_prompt * sum(map(len, echoes)) > ECHO_LIMIT_CHARACTERS:
-        raise BadRequest(f"echo: more than {ECHO_LIMIT_CHARACTERS} characters in all choices")
     options = _options(params, params.max_tokens)
     requests = [
         GenerateRequest(
@@ -163,7 +162,7 @@ def _translate_completion(params: openai.CompletionRequest) -> Call:
         requests=_with_seeds(requests, per_prompt),
         response_format=OpenAICompletionFormat(
             params.model,
-            echoes=echoes,
+            echoes=_echoes(params, prompts, per_prompt),
             per_prompt=per_prompt,
             includes_usage=params.includes_usage,
         ),
@@ -193,6 +192,16 @@ def _is_token(value: object) -> bool:
     return type(value) is int and 0 <= value < TOKEN_LIMIT
 
 
+def _echoes(
+    params: openai.CompletionRequest, prompts: Sequence[str | list[int]], per_prompt: int
+) -> list[str]:
+    """What precedes the answers to each prompt. :raises BadRequest: it is too much."""
+    echoes = [prompt if params.echo and isinstance(prompt, str) else "" for prompt in prompts]
+    if per_prompt * sum(map(len, echoes)) > ECHO_LIMIT_CHARACTERS:
+        raise BadRequest(f"echo: more than {ECHO_LIMIT_CHARACTERS} characters in all choices")
+    return echoes
+
+
 def _check_completion(params: openai.CompletionRequest, prompts: Sequence[str | list[int]]) -> None:
     """:raises BadRequest: names what cannot be done."""
     if not 0 <= (params.logprobs or 0) <= COMPLETION_LOGPROBS_LIMIT:
@@ -207,8 +216,6 @@ def _check_completion(params: openai.CompletionRequest, prompts: Sequence[str | 
 
 
 # --------------------------------------------------------------------------- what both share
-
-R = TypeVar("R", ChatRequest, GenerateRequest)
 
 
 def _choices(count: int | None, prompts: int = 1) -> int:

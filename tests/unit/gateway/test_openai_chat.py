@@ -19,7 +19,7 @@ from ollama_async.core.conversation import (
     ToolCall,
     ToolFunction,
 )
-from ollama_async.core.errors import Busy, ContextExceeded, WorkerDied
+from ollama_async.core.errors import BadRequest, Busy, ContextExceeded, LoadFailed, WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.handlers import generation
@@ -712,6 +712,23 @@ async def test_a_full_queue_is_a_503_with_retry_after(post, backend):
     assert response.status == 503
     assert response.headers["Retry-After"] == "7"
     assert body["error"]["type"] == "api_error"
+
+
+@pytest.mark.parametrize(
+    ("error", "header"),
+    [
+        (Busy(), None),
+        (WorkerDied("gone"), None),
+        (LoadFailed("broken"), "false"),
+        (BadRequest("bad"), None),  # never repeated
+    ],
+)
+async def test_clients_do_not_repeat_what_cannot_succeed(post, backend, error, header):
+    backend.refusal = error
+
+    response, _ = await post()
+
+    assert response.headers.get("x-should-retry") == header
 
 
 async def test_a_prompt_that_is_too_long_has_openais_code(post, backend):

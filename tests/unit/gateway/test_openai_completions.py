@@ -269,7 +269,10 @@ REFUSED = [
     ({"logprobs": -1}, "logprobs must be between 0 and 5"),
     ({"echo": True, "logprobs": 1}, "echo is not supported with logprobs: prompts have none"),
     ({"echo": True, "prompt": [1]}, "echo is not supported with token ids"),
-    ({"echo": True, "n": 2, "prompt": "x" * 600_000}, "echo: more than 1048576 characters in all choices"),
+    (
+        {"echo": True, "n": 2, "prompt": "x" * 600_000},
+        "echo: more than 1048576 characters in all choices",
+    ),
     ({"suffix": "x", "prompt": [1]}, "suffix is not supported with token ids"),
     ({"model": "a/b:c", "suffix": "x"}, "registry.ollama.ai/a/b:c does not support insert"),
     (
