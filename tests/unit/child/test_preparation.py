@@ -478,6 +478,47 @@ def test_tokens_have_their_text(harness):
     )
 
 
+def test_a_text_of_tokens_is_as_long_as_the_parent_takes_it(engine, monkeypatch):
+    monkeypatch.setattr(engine, "piece_with_control", lambda _token: b"x" * 1024)
+    num_ctx = engine.facts.num_ctx
+
+    assert Harness(engine).ask_all(Detokenize([1] * num_ctx))[-1].reason == "stop"
+    assert Harness(engine).ask(Detokenize([1] * (num_ctx + 1))) == Failed(
+        1, "bad_request", f"the text has more than {1024 * num_ctx} characters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("bias", "reason"),
+    [
+        ({64: 1.0}, "this model has no token 64"),
+        ({-1: 1.0}, "this model has no token -1"),
+        ({1 << 40: 1.0}, "has no token"),
+        ({1: 100.5}, "100.5 is not between -100 and 100"),
+        ({1: float("nan")}, "nan is not between"),
+        ({1: float("-inf")}, "-inf is not between"),
+        (dict.fromkeys(range(2000), 1.0), "more than 1024 tokens"),
+    ],
+)
+def test_a_bias_that_the_model_cannot_have_is_refused(harness, bias, reason):
+    failed = harness.ask(request(raw("x"), Sampling(logit_bias=bias)))
+
+    assert (failed.id, failed.code) == (1, "bad_request")
+    assert failed.message.startswith("logit_bias: ")
+    assert reason in failed.message
+
+
+def test_a_bias_within_its_limits_goes_to_the_sampler(harness):
+    bias = {0: -100.0, 63: 100.0}
+
+    assert harness.ask(request(raw("x"), Sampling(logit_bias=bias))).sampling.logit_bias == bias
+
+
+def test_logprobs_are_asked_of_the_step_thread(harness):
+    assert harness.ask(request(raw("x"))).logprobs == -1
+    assert harness.ask(request(raw("x"), logprobs=20)).logprobs == 20
+
+
 def test_a_fault_of_the_engine_costs_only_the_request(engine, capsys):
     engine.tokenize = lambda *_args, **_options: 1 // 0
     harness = Harness(engine)

@@ -367,8 +367,9 @@ def _forced_in_syntax(
     chosen = [tool for tool in tools if choice == "required" or tool_names([tool]) == (choice,)]
     if not tool_names(chosen):
         raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
-    if len(chosen) > MAX_TOOLS:
-        raise BadRequest(f"tool_choice: more than {MAX_TOOLS} tools")
+    if len(chosen) > MAX_TOOLS or len(_pack(chosen)) > TOOLS_SIZE_LIMIT:
+        limits = f"{MAX_TOOLS} tools, or {TOOLS_SIZE_LIMIT} bytes of their descriptions"
+        raise BadRequest(f"tool_choice: more than {limits}")
     syntax = msgspec.structs.replace(forced.syntax, texts=())
     if choice != "required" or not prompt.parallel_tool_calls:
         syntax = msgspec.structs.replace(syntax, repeated=False, listed=())
