@@ -81,16 +81,21 @@ def read_image(data: bytes) -> Pixels:
 
 def is_image(data: bytes) -> bool:
     """Whether it begins like one of the formats."""
-    return any(
-        data.startswith(first) and data.startswith(eighth, 8) for _, first, eighth, _ in _FORMATS
-    )
+    return _format_of(data) is not None
 
 
 def _recognize(data: bytes) -> tuple[str, Opener]:
+    found = _format_of(data)
+    if found is None:
+        raise BadRequest("unknown image format: PNG, JPEG, WebP, GIF and BMP can be read")
+    return found
+
+
+def _format_of(data: bytes) -> tuple[str, Opener] | None:
     for name, first, eighth, opener in _FORMATS:
-        if data.startswith(first) and data.startswith(eighth, 8):
+        if data.startswith(first) and data[8 : 8 + len(eighth)] == eighth:
             return name, opener
-    raise BadRequest("unknown image format: PNG, JPEG, WebP, GIF and BMP can be read")
+    return None
 
 
 def _check_size(size: tuple[int, int]) -> None:

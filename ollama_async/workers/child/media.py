@@ -47,6 +47,8 @@ DECODE_S = 10.0
 """CPU time for all files of a request. 64 million pixels of PNG take about a second, a photograph a
 tenth."""
 
+LEAST_AUDIO_S = 0.05
+
 _PLACE_BITS = 32
 _DIGEST_BYTES = 16
 
@@ -147,9 +149,12 @@ def read_file(projector: Projector, data: bytes) -> Pixels | Samples:
         if not projector.sample_rate:
             raise BadRequest("this model cannot hear: it takes images, but no recordings")
         try:
-            return projector.decode_audio(audio.checked(data))
+            samples = projector.decode_audio(audio.checked(data))
         except EngineError as error:
             raise BadRequest(str(error)) from None
+        if len(samples) < projector.sample_rate * LEAST_AUDIO_S:  # the library aborts on nothing
+            raise BadRequest("the recording is too short")
+        return samples
     if not projector.sees and images.is_image(data):
         raise BadRequest("this model cannot see: it takes recordings, but no images")
     return images.read_image(data)

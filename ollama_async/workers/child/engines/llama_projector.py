@@ -33,9 +33,11 @@ from ollama_async.workers.load_spec import LoadSpec
 _MARKER = f"<{secrets.token_hex(16)}>".encode()
 _DIMENSIONS = 4  # of positions, in models that have more than one
 
-_MIN_IMAGE_TOKENS = dict.fromkeys(("qwen2vl", "qwen25vl", "qwen3vl", "qwen3vlmoe"), 1024)
-"""By architecture; smaller images are enlarged, as in Ollama: these models need it to find places
-in an image."""
+_FLEXIBLE = ("qwen2vl", "qwen25vl", "qwen3vl", "qwen3vlmoe")
+"""Architectures that read images in their own size, within limits."""
+_IMAGE_TOKENS = (1024, 4096)
+"""The limits. Smaller images are enlarged, as in Ollama: these models need it to find places in an
+image. No image has more than half of the context; in Ollama, photographs do not fit in 4096."""
 
 
 def open_projector(
@@ -52,7 +54,10 @@ def open_projector(
     params.n_threads = threads_of(spec)
     params.media_marker = _MARKER
     params.flash_attn_type = FLASH_ATTENTION[spec.flash_attention]
-    params.image_min_tokens = _MIN_IMAGE_TOKENS.get(_architecture(model), -1)
+    if _architecture(model) in _FLEXIBLE:
+        least, most = _IMAGE_TOKENS
+        params.image_min_tokens = least
+        params.image_max_tokens = max(least, min(most, spec.num_ctx // 2))
 
     def report(fraction: float, _data: object) -> bool:
         progress(fraction)
