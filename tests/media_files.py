@@ -53,7 +53,7 @@ def raw_wav_file(
 ) -> bytes:
     """``claimed``: the bytes of data that the header claims."""
     frame = channels * bits // 8
-    head = struct.pack("<HHIIHH", coding, channels, rate, rate * frame, frame, bits)
+    head = struct.pack("<HHIIHH", coding, channels, rate, rate * frame % 2**32, frame, bits)
     size = len(data) if claimed is None else claimed
     body = b"WAVEfmt " + struct.pack("<I", len(head)) + head + b"data" + struct.pack("<I", size)
     return b"RIFF" + struct.pack("<I", min(len(body) + size, 2**32 - 1)) + body + data
