@@ -132,14 +132,15 @@ class Body:
             raise BadRequest("missing request body")
 
     def decode(self, kind: type[S]) -> S:
-        """As :func:`~ollama_async.api.decode.decode`. Drops the bytes, which saves memory."""
-        return decode(self._take(), kind)
+        """As :func:`~ollama_async.api.decode.decode`, as :meth:`take`."""
+        return decode(self.take(), kind)
 
     def decode_apart(self, kind: type[S]) -> tuple[S, Images]:
-        """As :func:`~ollama_async.api.decode.decode_apart`. Drops the bytes."""
-        return decode_apart(self._take(), kind)
+        """As :func:`~ollama_async.api.decode.decode_apart`, as :meth:`take`."""
+        return decode_apart(self.take(), kind)
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """What was received. Drops it here, which saves memory."""
         data = b"".join(self._parts)
         self._parts.clear()
         return data

@@ -56,7 +56,8 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
 
     ``is_think_optional``: a model that cannot think answers without it instead of refusing.
     ``counts_only``: that of :class:`~ollama_async.core.conversation.Inference`.
-    ``is_completion``: a raw prompt may be empty, and may follow token ids (the ``context``).
+    ``needs_hearing``: its images are recordings. ``is_completion``: a raw prompt may be empty, and
+    may follow token ids (the ``context``).
     """
 
     tool_choice: str = "auto"
@@ -65,6 +66,7 @@ class Extras(msgspec.Struct, frozen=True, kw_only=True):
     is_think_optional: bool = False
     counts_only: bool = False
     is_completion: bool = False
+    needs_hearing: bool = False
 
 
 _NO_EXTRAS = Extras()
@@ -86,7 +88,7 @@ def build_generate_job(
     if request.suffix and "insert" not in model.capabilities:
         raise _unsupported(model, "insert")
     if request.images:
-        _check_media(model)
+        _check_media(model, extras)
     if not (request.prompt or extras.is_completion):
         prompt = None
     elif request.raw:
@@ -118,7 +120,7 @@ def build_chat_job(
     if tools and "tools" not in model.capabilities:
         raise _unsupported(model, "tools")
     if any(message.images for message in request.messages):
-        _check_media(model)
+        _check_media(model, extras)
     if not request.messages:
         prompt = None
     else:
@@ -147,11 +149,13 @@ def _check_common(
     _check_format(request.format)
 
 
-def _check_media(model: Model) -> None:
+def _check_media(model: Model, extras: Extras) -> None:
     """Which of images and recordings it reads is known to its worker.
 
     :raises BadRequest: neither.
     """
+    if extras.needs_hearing and "audio" not in model.capabilities:
+        raise _unsupported(model, "audio")
     if not {"vision", "audio"}.intersection(model.capabilities):
         raise _unsupported(model, "vision")
     if model.projectors and not model.projector_bytes:

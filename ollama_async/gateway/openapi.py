@@ -22,6 +22,7 @@ from ollama_async.api import (
     encode,
     ollama,
     openai,
+    openai_audio,
     openai_response_events,
     openai_responses,
 )
@@ -58,7 +59,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
 
     ``request``: the JSON body, with at least the fields ``required``. ``answer``: the JSON body of
     an answer with ``status``. ``stream``: one object of a streamed answer; ``events``: one event.
-    ``text``: the media type of an answer that is not JSON. ``model``: the one in the example.
+    ``form``: the properties of a form with files. ``text``: the media type of an answer that is not
+    JSON. ``model``: the one in the example.
     """
 
     tag: str
@@ -67,6 +69,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     request: Any = None
     required: tuple[str, ...] = ()
     upload: str = ""
+    form: dict[str, Any] = {}
     answer: Any = None
     stream: Any = None
     events: Any = None
@@ -256,6 +259,22 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="What the model was given for a stored response",
         answer=openai_responses.InputItemList,
     ),
+    ("POST", "/v1/audio/transcriptions"): Operation(
+        tag="OpenAI",
+        summary="What is said in a recording",
+        form={
+            "file": {"type": "string", "format": "binary"},
+            "model": {"type": "string"},
+            "language": {"type": "string"},
+            "prompt": {"type": "string"},
+            "response_format": {"type": "string", "enum": ["json", "text"]},
+            "temperature": {"type": "number", "minimum": 0, "maximum": 2},
+            "stream": {"type": "boolean"},
+        },
+        required=("file", "model"),
+        answer=openai_audio.Transcription,
+        events=openai_audio.TranscriptionDelta | openai_audio.TranscriptionDone,
+    ),
     ("GET", "/v1/models"): Operation(
         tag="openai", summary="The models in the store", answer=openai.ModelList
     ),
@@ -387,6 +406,13 @@ def _operation(path: str, operation: Operation, of_kind: dict[Any, Any]) -> dict
     if operation.upload:
         body = {operation.upload: {"schema": {"type": "string", "format": "binary"}}}
         described["requestBody"] = {"required": True, "content": body}
+    elif operation.form:
+        form: dict[str, Any] = {"type": "object", "properties": operation.form}
+        form["required"] = list(operation.required)
+        described["requestBody"] = {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}},
+        }
     elif operation.request is not None:
         schema = of_kind[operation.request]
         if operation.required:

@@ -15,9 +15,8 @@ from ollama_async.core.errors import (
     WorkerDied,
 )
 from ollama_async.gateway.client_budgets import FREE_BYTES, SEND_RESERVATION, WaitAllowance
+from ollama_async.gateway.response_formats import JSON_TYPE
 from ollama_async.gateway.response_formats.errors import Protocol, error_body
-
-JSON_TYPE = "application/json; charset=utf-8"
 
 GRACE_S = 60.0
 SLOWEST_BYTES_PER_S = 256 << 10

@@ -134,7 +134,8 @@ async def _answer_whole(params: StreamRequest, stream: ResponseStream) -> web.Re
 
 def _whole_response(params: StreamRequest, stream: ResponseStream) -> web.Response:
     answers = _final_answers(params, stream, stream.take)
-    return json_response(params.response_format.whole(answers))
+    body = params.response_format.whole(answers)
+    return json_response(body, headers={"Content-Type": params.response_format.whole_type})
 
 
 def _last_bytes(params: StreamRequest, stream: ResponseStream) -> bytes:

@@ -66,11 +66,13 @@ class GenerationRoute(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     ones, which are put back into these lists afterwards, so it must not keep copies of them.
 
     ``extra_bytes``: what it reads besides the body. If there is any, it is a call of its own.
+    ``read``: what reads a body that is not JSON, and large images apart.
     """
 
     kind: type[R]
     translate: Callable[[R], Call]
     extra_bytes: Callable[[R], int] = lambda _: 0
+    read: Callable[[Body], tuple[R, Images]] | None = None
 
 
 async def respond(request: web.Request, route: GenerationRoute[R]) -> web.StreamResponse:
@@ -109,7 +111,7 @@ class _Translation(msgspec.Struct, frozen=True):
 def _decode_and_prepare(
     body: Body, route: GenerationRoute[R], dependencies: Dependencies, began_at: float
 ) -> _Translation | Call | StreamRequest | _UnloadRequest:
-    params, images = body.decode_apart(route.kind)
+    params, images = route.read(body) if route.read else body.decode_apart(route.kind)
     prepare = partial(
         _translate_and_prepare, route, params, images, dependencies, body.client, began_at
     )

@@ -19,6 +19,7 @@ from ollama_async.queue.backend import Finish, Start
 Delta = str | Part
 """The next piece of an answer: text, or another part."""
 
+JSON_TYPE = "application/json; charset=utf-8"
 NDJSON_TYPE = "application/x-ndjson"
 SSE_TYPE = "text/event-stream"
 
@@ -57,10 +58,11 @@ class ResponseFormat(Protocol):
     An instance belongs to one response and may keep its state. ``begin`` precedes the first delta
     of a stream and is sent with it. ``text``, ``thinking``, ``tool_calls`` and ``tokens`` each give
     whole objects of the stream, with their separators. ``last`` ends it. ``whole`` is the one JSON
-    object without streaming.
+    object without streaming, or something else of the ``whole_type``.
     """
 
     content_type: str
+    whole_type: str
 
     def begin(self, start: Start) -> bytes: ...
 
@@ -85,6 +87,8 @@ class ResponseFormat(Protocol):
 
 class SingleChoice:
     """For formats whose responses have one answer, and whose streams begin with its text."""
+
+    whole_type = JSON_TYPE
 
     def begin(self, start: Start) -> bytes:  # noqa: ARG002  # the contract's
         return b""

@@ -19,6 +19,7 @@ from ollama_async.api import encode, openai
 from ollama_async.core.conversation import TokenLogprob, ToolCall
 from ollama_async.core.errors import ServerError
 from ollama_async.gateway.response_formats import (
+    JSON_TYPE,
     SSE_TYPE,
     AnswerContent,
     FinalAnswer,
@@ -42,6 +43,7 @@ class OpenAIFormat:
     """
 
     content_type = SSE_TYPE
+    whole_type = JSON_TYPE
     text: Callable[[str], bytes]
     thinking: Callable[[str], bytes]
     _id_prefix: str

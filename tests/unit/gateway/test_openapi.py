@@ -50,7 +50,8 @@ def test_required_fields_exist(document):
     schemas = document["components"]["schemas"]
     for operation in openapi.OPERATIONS.values():
         if operation.required:
-            properties = schemas[operation.request.__name__]["properties"]
+            kind = operation.request
+            properties = operation.form or schemas[kind.__name__]["properties"]
             assert set(operation.required) <= properties.keys(), operation.summary
 
 
