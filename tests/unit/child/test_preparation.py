@@ -491,7 +491,7 @@ def test_a_text_of_tokens_is_as_long_as_the_parent_takes_it(engine, monkeypatch)
 @pytest.mark.parametrize(
     ("bias", "reason"),
     [
-        ({64: 1.0}, "this model has no token 64"),
+        ({65: 1.0}, "this model has no token 65"),
         ({-1: 1.0}, "this model has no token -1"),
         ({1 << 40: 1.0}, "has no token"),
         ({1: 100.5}, "100.5 is not between -100 and 100"),
