@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 
 import msgspec
@@ -37,7 +38,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 @pytest.fixture
 def catalog(store) -> Catalog:
-    return Catalog(store, {"m": Script(capabilities=["tools", "thinking"]), "plain": Script()})
+    able = Script(capabilities=["tools", "thinking", "vision", "audio"])
+    return Catalog(store, {"m": able, "plain": Script()})
 
 
 @pytest.fixture
@@ -589,6 +591,31 @@ def test_images_stand_where_the_client_put_them(content, joined):
 
 def as_part(part):
     return msgspec.convert(part, openai.ContentPart)
+
+
+@pytest.mark.slow
+async def test_images_may_be_larger_than_all_texts(session, url, backend):
+    backend.script = answer_ok
+    large, small = bytes(range(256)) * 30_000, b"small"
+    parts = [
+        text("both"),
+        *(
+            {
+                "type": "image_url",
+                "image_url": f"data:image/png;base64,{base64.b64encode(each).decode()}",
+            }
+            for each in (large, small)
+        ),
+    ]
+    body = {"model": "m", "messages": [{"role": "user", "content": parts}], "n": 2, "seed": 1}
+
+    async with session.post(url + PATH, data=io.BytesIO(json.dumps(body).encode())) as response:
+        assert response.status == 200
+
+    for _ in range(2):
+        (message,) = (await backend.job()).job.task.prompt.messages
+        assert message.images == [large, small]
+        assert message.content == "both\n[img]\n[img]"
 
 
 def test_sounds_are_images_too():
