@@ -94,7 +94,7 @@ def serve_library(path: str) -> None:
         num_ctx=SHAPE.context,
         slots=1,
         batch_size=2048,
-        is_embedding=True,
+        embedding="encoder",
     )
     engine = llama_embedding.load(spec, lambda _fraction: None)
     texts = sentences()

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
+
+EmbeddingKind = Literal["", "encoder", "whole", "split"]
+"""How a model embeds or ranks instead of generating text: as an ``encoder``, without a KV cache, or
+as a decoder with one, which must evaluate a ``whole`` input at once or may ``split`` it."""
 
 
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):

@@ -362,5 +362,5 @@ def target_of(model: Model) -> Target:
         adapters=model.adapters,
         projector=model.projectors[0] if model.projector_bytes else "",
         shape=summary.shape,
-        is_embedding=summary.is_embedding,
+        embedding=summary.embedding,
     )

@@ -21,7 +21,13 @@ _LIVE_OUTPUTS = 2
 up and their product are the largest."""
 
 _WITHOUT_FUSED_ATTENTION = frozenset({"grok"})
-_INDEXED_BY_VOCABULARY = ("token_embd.weight", "output.weight", "per_layer_token_embd.weight")
+_INDEXED = frozenset(
+    {
+        *("token_embd.weight", "output.weight", "per_layer_token_embd.weight"),
+        *("position_embd.weight", "token_types.weight"),
+    }
+)
+"""Matrices with a row for each token, or position: their number is not a width."""
 
 _Layer = dict[str, TensorInfo]
 
@@ -132,7 +138,7 @@ def _row_values(
     experts_used = metadata.count("expert_used_count")
     largest = max((_layer_outputs(layer, experts_used) for layer in layers.values()), default=0)
     outside = sum(
-        _inputs(tensor) if tensor.name in _INDEXED_BY_VOCABULARY else _outputs(tensor)
+        _inputs(tensor) if tensor.name in _INDEXED else _outputs(tensor)
         for tensor in tensors
         if not tensor.name.startswith("blk.") and len(tensor.shape) > 1
     )

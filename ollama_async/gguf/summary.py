@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from ollama_async.core.model_shape import ModelShape
+from ollama_async.core.model_shape import EmbeddingKind, ModelShape
 from ollama_async.gguf.compatibility import find_missing_part
 from ollama_async.gguf.memory_shape import cache_bytes_per_token, shape_of
 from ollama_async.gguf.metadata import MAX_COUNT, TypedMetadata
@@ -26,6 +26,9 @@ ENCODERS = frozenset(
 )
 """Architectures that only embed, for which the engine library makes no KV cache."""
 
+_MEAN, _LAST = 1, (3, 4)
+"""Values of ``pooling_type``: the mean of all tokens; the last one, or a classifier of the last."""
+
 _UNSUPPORTED_AUDIO = ("gemma3nv", "nemotron_h_omni")
 
 GgufKind = Literal["model", "adapter", "projector"]
@@ -36,7 +39,7 @@ class GgufSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     ``cache_bytes_per_token``: KV cache in all layers, as f16; an upper bound with attention
     windows, 0 for recurrent models and encoders. ``shape``: the other memory. ``chat_template``:
-    the Jinja text. ``is_embedding``: it embeds or ranks, and generates no text. ``is_split``: one
+    the Jinja text. ``embedding``: how it embeds or ranks, if it does. ``is_split``: one
     part of several files. ``missing_part``: see :func:`.find_missing_part`.
     """
 
@@ -49,12 +52,16 @@ class GgufSummary(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes_per_token: int = 0
     weights_bytes: int = 0
     chat_template: str = ""
-    is_embedding: bool = False
+    embedding: EmbeddingKind = ""
     has_vision: bool = False
     has_audio: bool = False
     is_split: bool = False
     missing_part: str = ""
     shape: ModelShape = ModelShape()
+
+    @property
+    def is_embedding(self) -> bool:
+        return bool(self.embedding)
 
 
 def summarize(header: GgufHeader) -> GgufSummary:
@@ -73,7 +80,7 @@ def summarize(header: GgufHeader) -> GgufSummary:
         else cache_bytes_per_token(metadata, header.tensors),
         weights_bytes=sum(tensor.size for tensor in header.tensors),
         chat_template=metadata.text("tokenizer.chat_template"),
-        is_embedding=metadata.has("pooling_type") or metadata.architecture in ENCODERS,
+        embedding=_embedding(metadata),
         has_vision=metadata.has("vision.block_count"),
         has_audio=_has_audio(metadata),
         is_split=metadata.is_split,
@@ -90,6 +97,18 @@ def _kind(metadata: TypedMetadata) -> GgufKind:
     if declared in {"projector", "mmproj"} or metadata.architecture == "clip" or is_vision_only:
         return "projector"
     return "model"
+
+
+def _embedding(metadata: TypedMetadata) -> EmbeddingKind:
+    """An input may be split if no token attends to a later one, and only the last one counts."""
+    if metadata.architecture in ENCODERS:
+        return "encoder"
+    if not metadata.has("pooling_type"):
+        return ""
+    is_causal = not metadata.has("attention.causal") or metadata.is_true("attention.causal")
+    counts_last = metadata.count("pooling_type") in _LAST
+    is_averaged = metadata.count("classifier.pooling_type") == _MEAN
+    return "split" if is_causal and counts_last and not is_averaged else "whole"
 
 
 def _has_audio(metadata: TypedMetadata) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ollama_async.core.model_shape import ModelShape
+from ollama_async.core.model_shape import EmbeddingKind, ModelShape
 from ollama_async.hw.machine import Gpu, Machine
 
 CPU = "cpu"
@@ -75,7 +75,7 @@ _VOCABULARY_BYTES = 256
 class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     """How a model would be loaded. ``cache_bytes_per_token`` is for f16; ``batch_size``: maximum
     tokens of a step; ``is_fused``: attention does not store the scores of the whole context.
-    ``is_embedding``: see :func:`estimate_memory`. ``reads_media``: it has a projector, which is
+    ``embedding``: see :func:`estimate_memory`. ``reads_media``: it has a projector, which is
     part of the weights.
     """
 
@@ -87,7 +87,7 @@ class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     is_fused: bool = True
     on_cpu: bool
     shape: ModelShape = ModelShape()
-    is_embedding: bool = False
+    embedding: EmbeddingKind = ""
     reads_media: bool = False
 
 
@@ -159,16 +159,20 @@ def choose_slots(load: LoadParameters, *, available_bytes: int, num_parallel: in
 
 
 def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
-    """Of an embedding model whatever its slots: it evaluates one batch at a time, all at once, and
-    its KV cache, if it has one, is of that batch.
+    """Of an embedding model whatever its slots: its KV cache, if it has one, is of one batch or of
+    the longest input, and then there are logits of all tokens of a step.
     """
-    if load.is_embedding:
+    outputs = slots
+    has_output_layer = load.embedding != "encoder"
+    if load.embedding:
         rows = _embedding_rows(load)
-        load = msgspec.structs.replace(load, num_ctx=rows, batch_size=rows, is_embedding=False)
-        slots = 1
+        slots, outputs = 1, rows if has_output_layer else 0
+        longest = max(load.num_ctx, load.batch_size)
+        load = msgspec.structs.replace(load, num_ctx=longest, batch_size=rows, embedding="")
     shape = load.shape
-    logits = slots * shape.vocab_size * _LOGIT_BYTES
-    weights = load.weights_bytes + (shape.repeated_bytes if load.on_cpu else 0)
+    logits = outputs * shape.vocab_size * _LOGIT_BYTES
+    is_repeated = load.on_cpu and has_output_layer
+    weights = load.weights_bytes + (shape.repeated_bytes if is_repeated else 0)
     min_compute = _BASE_BYTES + min(load.weights_bytes // 4, 448 << 20) if load.weights_bytes else 0
     return MemoryEstimate(
         weights_bytes=weights,
@@ -180,16 +184,16 @@ def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
 
 def unwritten_bytes(load: LoadParameters) -> int:
     """Memory that is allocated, but never written, and so never used: the engine library has space
-    for the logits of an embedding's batch, which it does not compute.
+    for the logits of all tokens, which an encoder does not compute.
     """
-    if not load.is_embedding:
+    if load.embedding != "encoder":
         return 0
     return _embedding_rows(load) * load.shape.vocab_size * _SCORE_BYTES
 
 
 def _embedding_rows(load: LoadParameters) -> int:
-    """Tokens of the largest batch: several inputs, or the longest."""
-    return max(load.num_ctx, load.batch_size)
+    """Tokens of the largest step: of several inputs, or the longest, unless that can be split."""
+    return load.batch_size if load.embedding == "split" else max(load.num_ctx, load.batch_size)
 
 
 def _bytes_per_slot(load: LoadParameters) -> int:

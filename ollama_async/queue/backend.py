@@ -12,7 +12,7 @@ import msgspec
 
 from ollama_async.core.conversation import Part, Usage
 from ollama_async.core.errors import ServerError
-from ollama_async.core.model_shape import ModelShape
+from ollama_async.core.model_shape import EmbeddingKind, ModelShape
 
 MEDIA_CONTEXT = 2048
 """Tokens of the context, at least, of a model with a projector: an image may have a thousand."""
@@ -25,7 +25,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     weights share an instance. ``name`` is for display. ``digest`` is the manifest's sha256 (64 hex
     digits). ``adapters``: paths of LoRA adapters. ``projector``: its path, or "". The memory
     estimate depends on the bytes of the files, the KV cache bytes per token, the trained context
-    (0 = unknown) and ``shape``. ``is_embedding``: it embeds or ranks instead of generating text.
+    (0 = unknown) and ``shape``. ``embedding``: how it embeds or ranks, if it does.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
     projector: str = ""
     shape: ModelShape = ModelShape()
-    is_embedding: bool = False
+    embedding: EmbeddingKind = ""
 
 
 class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):

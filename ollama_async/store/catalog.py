@@ -76,7 +76,7 @@ def _scripted_model(name: str, script: Script, modified_at: float) -> Model:
             architecture="scripted",
             chat_template=script.template,
             embedding_length=script.dimensions,
-            is_embedding=script.is_embedding,
+            embedding="encoder" if script.is_embedding else "",
         ),
         template=script.go_template,
         renderer=script.renderer,

@@ -36,7 +36,8 @@ _LIMIT_GPU_BYTES = 6 << 30
 limit is meant for models that need a multiple."""
 
 EMBEDDING_BATCH = 2048
-"""Ollama's ``num_batch`` for embedding models."""
+"""Ollama's ``num_batch`` for embedding models; here for encoders on a GPU. Of a decoder, the engine
+library computes the logits of all tokens, too, so that more of them do not pay."""
 
 EMBEDDING_BATCH_CPU = 256
 """There more tokens make each slower: every token of a batch is compared with all others, also with
@@ -95,7 +96,7 @@ class LoadPlanner:
         gpu_bytes = 0 if device == CPU else sum(gpu.memory_bytes for gpu in machine.gpus)
         configured = self._settings.context_length
         defaults = placement.default_contexts(gpu_bytes)
-        if target.is_embedding:
+        if target.embedding:
             defaults = tuple(min(each, placement.EMBEDDING_CONTEXT) for each in defaults)
         if configured:
             defaults = (configured,)
@@ -112,10 +113,8 @@ class LoadPlanner:
         has_kernel = device == CPU or target.shape.head_length in _GPU_HEAD_LENGTHS
         setting = self._settings.flash_attention
         batch_size = options.num_batch or DEFAULT_BATCH
-        if target.is_embedding:
-            batch_size = options.num_batch or (
-                EMBEDDING_BATCH_CPU if device == CPU else EMBEDDING_BATCH
-            )
+        if target.embedding:
+            batch_size = options.num_batch or _embedding_batch(target, device)
         return placement.LoadParameters(
             weights_bytes=target.weights_bytes,
             cache_bytes_per_token=target.cache_bytes_per_token,
@@ -125,13 +124,13 @@ class LoadPlanner:
             is_fused=has_kernel if setting == "auto" else setting == "on",
             on_cpu=device == CPU,
             shape=target.shape,
-            is_embedding=target.is_embedding,
+            embedding=target.embedding,
             reads_media=bool(target.projector),
         )
 
     def _slots(self, target: Target, load: placement.LoadParameters, device: str) -> list[int]:
         """Possible numbers of slots, best first."""
-        if target.is_embedding:
+        if target.embedding:
             return [placement.EMBEDDING_SLOTS]
         num_parallel = self._settings.num_parallel
         most = placement.choose_slots(
@@ -172,7 +171,7 @@ class LoadPlanner:
                 use_mmap=options.use_mmap is not False,
                 cache_type=self._settings.kv_cache_type,
                 flash_attention=self._settings.flash_attention,
-                is_embedding=target.is_embedding,
+                embedding=target.embedding,
             ),
             environ={**self._environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
             limits=ResourceLimits(
@@ -181,6 +180,13 @@ class LoadPlanner:
                 memory_bytes=_memory_limit(private_bytes, cores, on_cpu=on_cpu),
             ),
         )
+
+
+def _embedding_batch(target: Target, device: str) -> int:
+    """Tokens of a batch of several inputs, unless the model sets it."""
+    if device == CPU:
+        return EMBEDDING_BATCH_CPU
+    return EMBEDDING_BATCH if target.embedding == "encoder" else DEFAULT_BATCH
 
 
 def _memory_limit(planned_bytes: int, cores: int, *, on_cpu: bool) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from ollama_async.core.model_shape import EmbeddingKind
+
 DEFAULT_BATCH = 512
 """Tokens of one engine step at most, Ollama's ``num_batch``."""
 
@@ -22,8 +24,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``gpu_layers``: -1 = all that fit. ``adapters``: paths of LoRA GGUFs.
     ``projector``: path of a GGUF, or "".
 
-    ``is_embedding``: it embeds or ranks. Then ``num_ctx`` is the longest input, ``slots`` are
-    requests at a time, and ``batch_size`` is for batches of several inputs.
+    ``embedding``: how it embeds or ranks, if it does. Then ``num_ctx`` is the longest input,
+    ``slots`` are requests at a time, and ``batch_size`` is for batches of several inputs.
     """
 
     engine: str
@@ -37,7 +39,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     cache_type: str = "f16"
     flash_attention: str = "auto"
     adapters: tuple[str, ...] = ()
-    is_embedding: bool = False
+    embedding: EmbeddingKind = ""
     projector: str = ""
 
     def to_argv(self) -> list[str]:

@@ -41,7 +41,7 @@ async def worker(tmp_path, script=None, *, model="m", engine="scripted", **setti
     events = Events()
     client = new_client(events, number=1, load_timeout_s=DEADLINE_S)
     environ = {**os.environ, "OLLAMA_ASYNC_SCRIPTS": str(path)}
-    settings = {"is_embedding": True, "num_ctx": 256, "slots": 64, "batch_size": 256, **settings}
+    settings = {"embedding": "encoder", "num_ctx": 256, "slots": 64, "batch_size": 256, **settings}
     await start(client, engine, model=model, environ=environ, **settings)
     try:
         yield client, events
@@ -146,7 +146,7 @@ async def test_what_an_embedding_model_cannot_do(tmp_path):
 
 async def test_chat_models_answer_as_ollamas_worker_does(tmp_path):
     text = "This server does not support embeddings. Start it with `--embeddings`"
-    async with worker(tmp_path, {"tokens": "hi"}, is_embedding=False) as (client, _):
+    async with worker(tmp_path, {"tokens": "hi"}, embedding="") as (client, _):
         with pytest.raises(NotSupported) as caught:
             await embed(client, ["text"])
         with pytest.raises(NotSupported, match="does not support reranking"):

@@ -107,7 +107,7 @@ class Service:
 
     def _run_engine(self) -> None:
         engine: Engine | EmbeddingEngine
-        if self._spec.is_embedding:
+        if self._spec.embedding:
             engine = embedder = self._load(open_embedding_engine, self._spec)
             self._serve_embeddings(embedder)
         else:

@@ -82,7 +82,8 @@ def open_engine(tmp_path):
 
     def open_engine(write, **changes):
         path = write(tmp_path / "model.gguf")
-        options = {"num_ctx": 128, "batch_size": 256, "is_embedding": True, **changes}
+        kind = summarize(read_header(path)).embedding
+        options = {"num_ctx": 128, "batch_size": 256, "embedding": kind, **changes}
         opened.append(load(spec_of(path, **options), lambda _fraction: None))
         return opened[-1]
 
@@ -253,13 +254,16 @@ def test_the_longest_input_is_the_trained_context(open_engine):
     assert engine.facts.batch_tokens == 256
 
 
-@pytest.mark.parametrize("name", ["mean", "causal last"])
+@pytest.mark.parametrize("name", ["mean", "causal last", "causal mean"])
 def test_the_memory_that_a_plan_expects_suffices(open_engine, tmp_path, name):
     shape = EncoderShape(layers=3, width=256, heads=4, feed_forward=1024, context=1024)
     write = {
         "mean": lambda path: write_tiny_encoder(path, shape),
         "causal last": lambda path: write_tiny_model(
-            path, width=256, feed_forward=1024, metadata={"llama.pooling_type": 3}
+            path, width=256, feed_forward=1024, vocab=30_000, metadata={"llama.pooling_type": 3}
+        ),
+        "causal mean": lambda path: write_tiny_model(
+            path, width=256, feed_forward=1024, vocab=30_000, metadata={"llama.pooling_type": 1}
         ),
     }[name]
     facts = open_engine(write, num_ctx=1024, batch_size=256).facts
@@ -273,13 +277,13 @@ def test_the_memory_that_a_plan_expects_suffices(open_engine, tmp_path, name):
             batch_size=256,
             on_cpu=True,
             shape=summary.shape,
-            is_embedding=True,
+            embedding=summary.embedding,
         ),
         slots=64,
     )
 
     assert planned.cache_bytes == facts.cache_bytes
-    assert facts.compute_bytes <= planned.compute_bytes
+    assert facts.compute_bytes <= planned.compute_bytes < 3 * facts.compute_bytes + (128 << 20)
     assert facts.weights_bytes <= planned.weights_bytes
 
 
@@ -298,3 +302,35 @@ def test_a_long_batch_can_be_abandoned(open_engine):
     assert len(asked) == 4
     assert np.array_equal(before, vectors(engine, [[7] * 20]))
     assert len(engine.embed([[7] * 1000], never)) == 1
+
+
+def test_a_long_input_of_a_decoder_is_evaluated_in_steps(open_engine):
+    write = MODELS["causal last"]
+    inputs = some_inputs(open_engine(write), most=120)
+    whole = open_engine(write, embedding="whole")
+    split = open_engine(write, embedding="split", batch_size=32)
+    asked = []
+
+    assert split.facts.num_ctx == 128
+    for each in inputs:
+        assert cosine(vectors(whole, [each])[0], vectors(split, [each])[0]) > 0.9999
+    with pytest.raises(EngineError):
+        split.embed([inputs[2]], lambda: asked.append(None) or True)
+    assert len(asked) == 1
+    assert np.array_equal(vectors(split, inputs[:2]), vectors(split, inputs[:2]))
+
+
+def test_a_decoder_that_looks_ahead_is_never_split(open_engine):
+    write = MODELS["bidirectional"]
+    inputs = some_inputs(open_engine(write))
+    engine = open_engine(write, embedding="split", batch_size=32)
+    assert (
+        cosine(*(vectors(each, [inputs[2]])[0] for each in (engine, open_engine(write)))) > 0.9999
+    )
+
+
+@pytest.mark.parametrize("name", ["mean", "causal last"])
+def test_a_batch_of_one_token_is_made_larger(open_engine, name):
+    engine = open_engine(MODELS[name], batch_size=1)
+    assert engine.facts.batch_tokens == 32
+    assert len(engine.embed([[7], [8, 9]], never)) == 2

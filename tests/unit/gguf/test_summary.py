@@ -109,22 +109,27 @@ def test_modalities_come_from_their_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "keys", "is_embedding", "has_cache"),
+    ("architecture", "keys", "kind"),
     [
-        ("bert", (), True, False),
-        ("nomic-bert", ("pooling_type",), True, False),
-        ("qwen3", ("pooling_type",), True, True),
-        ("qwen3", (), False, True),
+        ("bert", {}, "encoder"),
+        ("nomic-bert", {"pooling_type": 1}, "encoder"),
+        ("qwen3", {"pooling_type": 3}, "split"),
+        ("qwen3", {"pooling_type": 4}, "split"),
+        ("qwen3", {"pooling_type": 4, "classifier.pooling_type": 1}, "whole"),
+        ("qwen3", {"pooling_type": 3, "attention.causal": False}, "whole"),
+        ("qwen3", {"pooling_type": 3, "attention.causal": True}, "split"),
+        ("qwen3", {"pooling_type": 1}, "whole"),
+        ("qwen3", {}, ""),
     ],
 )
 def test_encoders_embed_and_have_no_cache(
-    architecture: str, keys: tuple[str, ...], *, is_embedding: bool, has_cache: bool
+    architecture: str, keys: dict[str, Value], kind: str
 ) -> None:
     numbers = {"block_count": 2, "embedding_length": 32, "attention.head_count": 4}
-    metadata: dict[str, Value] = {f"{architecture}.{key}": 1 for key in keys}
-    metadata |= {f"{architecture}.{key}": value for key, value in numbers.items()}
+    metadata = {f"{architecture}.{key}": value for key, value in (numbers | keys).items()}
     found = summarized({"general.architecture": architecture, **metadata})
-    assert (found.is_embedding, found.cache_bytes_per_token > 0) == (is_embedding, has_cache)
+    assert (found.embedding, found.is_embedding) == (kind, kind != "")
+    assert (found.cache_bytes_per_token > 0) == (kind != "encoder")
 
 
 @given(

@@ -179,7 +179,8 @@ def test_a_model_gets_no_larger_batch_than_a_step_should_be():
     assert plans(LoadOptions(num_batch=2**20))[0].spec.batch_size == 2048
 
 
-EMBEDDING = msgspec.structs.replace(TARGET, is_embedding=True)
+ENCODER = msgspec.structs.replace(TARGET, embedding="encoder", cache_bytes_per_token=0)
+EMBEDDING = msgspec.structs.replace(TARGET, embedding="whole")
 
 
 def test_an_embedding_model_has_many_requests_and_one_batch():
@@ -187,7 +188,7 @@ def test_an_embedding_model_has_many_requests_and_one_batch():
     (larger,) = plans(LoadOptions(num_ctx=8192), target=EMBEDDING)
 
     assert (plan.slots, plan.num_ctx, plan.spec.batch_size) == (64, 4096, 256)
-    assert plan.spec.is_embedding
+    assert plan.spec.embedding == "whole"
     assert plan.limits.slots == 64
     # the cache of one batch, whatever its slots
     assert plan.demand[CPU] < GIB + 4096 * 12_288 + GIB // 2
@@ -204,15 +205,29 @@ def test_the_context_of_an_embedding_model():
 
 
 def test_batches_of_several_inputs_are_larger_on_a_gpu_or_as_the_model_says():
-    first, *_ = plans(target=EMBEDDING, gpus=[GPU])
+    encoder, *_ = plans(target=ENCODER, gpus=[GPU])
+    decoder, *_ = plans(target=EMBEDDING, gpus=[GPU])
     (chosen,) = plans(LoadOptions(num_batch=1024), target=EMBEDDING)
-    assert (first.spec.batch_size, chosen.spec.batch_size) == (2048, 1024)
+    batches = [plan.spec.batch_size for plan in (encoder, decoder, chosen)]
+    assert batches == [2048, 512, 1024]
 
 
-def test_a_worker_may_allocate_logits_that_an_embedding_never_has():
+def test_a_long_input_that_can_be_split_takes_less_memory():
+    shape = ModelShape(row_bytes=20_000, vocab_size=150_000, masks=1)
+    demands = {}
+    for kind in ("whole", "split"):
+        target = msgspec.structs.replace(EMBEDDING, embedding=kind, shape=shape)
+        (plan,) = plans(target=target)
+        demands[kind] = plan.demand[CPU]
+
+    assert demands["split"] < 2 * GIB
+    assert demands["whole"] - demands["split"] > 3000 * 150_000 * 8
+
+
+def test_a_worker_may_allocate_logits_that_an_encoder_never_has():
     shape = msgspec.structs.replace(TARGET.shape, vocab_size=250_000)
-    (plan,) = plans(target=msgspec.structs.replace(EMBEDDING, shape=shape))
-    (small,) = plans(target=EMBEDDING)
+    (plan,) = plans(target=msgspec.structs.replace(ENCODER, shape=shape))
+    (small,) = plans(target=ENCODER)
 
     assert plan.limits.memory_bytes - small.limits.memory_bytes >= 4096 * 250_000 * 4
     assert plan.demand[CPU] - small.demand[CPU] < 100 << 20

@@ -15,7 +15,7 @@ PLAIN = LoadSpec(engine="llama_cpp", model="/models/m.gguf", num_ctx=256, slots=
         {},
         {"use_mmap": False, "gpu_layers": -1, "cache_type": "q8_0"},
         {"adapters": ("/models/a b:c.gguf",)},
-        {"is_embedding": True, "batch_size": 2048},
+        {"embedding": "split", "batch_size": 2048},
         {"adapters": ("/models/a.gguf", "/models/b.gguf")},
     ],
 )

@@ -1,9 +1,11 @@
 """Engine ``llama_cpp`` for embedding models.
 
-All inputs of a batch are sequences of one ``llama_batch``, which the library must evaluate in one
-piece (``n_ubatch``): an encoder's tokens attend to each other in both directions, and pooling needs
-all of an input's tokens. Models with a KV cache have one of a single batch, shared by its sequences
-(``kv_unified``) and cleared after it.
+All inputs of a batch are sequences of one ``llama_batch``, which the library evaluates in one piece
+(``n_ubatch``): an encoder's tokens attend to each other in both directions, and pooling needs all
+of an input's tokens. Only where a token attends to none behind it and the last one counts, a long
+input is evaluated in several steps; there the logits of all tokens, which the library computes for
+nothing, would take gigabytes. Models with a KV cache have one for a batch or the longest input,
+shared by sequences (``kv_unified``) and cleared after each batch.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
+import msgspec
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.embedding import EmbeddingFacts, PairFormat, Result
@@ -35,8 +38,10 @@ from ollama_async.workers.load_spec import LoadSpec
 _MAX_SEQUENCES = 128
 """Inputs of a batch. The library allows 256; it makes tables of tokens times sequences."""
 
-_LONG_BATCH = 512
-"""Tokens from which on a batch asks whether it is abandoned. Of a shorter one, all threads would
+_LEAST_BATCH = 32
+
+_LONG_STEP = 512
+"""Tokens from which on a step asks whether it is abandoned. In a shorter one, all threads would
 wait too often for the interpreter's lock."""
 
 _FLOAT_BYTES = 4
@@ -57,6 +62,10 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbe
     try:
         adapters = open_adapters(spec, model, log)
         context = _open_context(spec, model, log)
+        if spec.embedding == "split" and not lib.llama_get_causal_attn(context):
+            lib.llama_free(context)  # the file did not say so, but the architecture looks ahead
+            spec = msgspec.structs.replace(spec, embedding="whole")
+            context = _open_context(spec, model, log)
     except BaseException:
         lib.llama_model_free(model)
         raise
@@ -67,13 +76,16 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbe
 def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     """:raises LoadFailed: not enough memory, or the library refuses the combination of options."""
     params = common_context_params(spec)
-    params.n_ctx = params.n_batch = params.n_ubatch = max(_longest(spec, model), spec.batch_size)
-    params.n_seq_max = _sequences(model)
+    batch_size = max(spec.batch_size, _LEAST_BATCH)
+    params.n_ctx = max(_longest(spec, model), batch_size)
+    is_split = spec.embedding == "split"
+    params.n_batch = params.n_ubatch = batch_size if is_split else params.n_ctx
+    params.n_seq_max = min(_sequences(model), params.n_batch)
     params.embeddings = True
     params.kv_unified = True
     if not _declares_pooling(model):  # the library would not pool at all
         params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
-    return create_context(model, params, log, f"inputs of {params.n_ubatch} tokens")
+    return create_context(model, params, log, f"inputs of {params.n_ctx} tokens")
 
 
 def _longest(spec: LoadSpec, model: Any) -> int:
@@ -112,14 +124,15 @@ class LlamaEmbedding:
         self.piece_with_control = tokenizer.piece_with_control
         result, self._size = _result(model, context)
         self._is_softmaxed = _metadata(model, b"general.architecture") in _SOFTMAXED
-        sequences = _sequences(model)
+        sequences: int = lib.llama_n_seq_max(context)
         capacity: int = lib.llama_n_batch(context)
         self._batch = LlamaBatch(capacity, sequences)
+        self._split_size = capacity if spec.embedding == "split" else 0  # 0: never
         self.facts = EmbeddingFacts(
             slots=spec.slots,
             num_ctx=_longest(spec, model),
             vocab_size=tokenizer.size,
-            batch_tokens=min(spec.batch_size, capacity),
+            batch_tokens=min(max(spec.batch_size, _LEAST_BATCH), capacity),
             batch_inputs=sequences,
             result=result,
             pair_format=_pair_format(model),
@@ -132,25 +145,38 @@ class LlamaEmbedding:
     def embed(
         self, inputs: Sequence[Sequence[int]], is_abandoned: Callable[[], bool]
     ) -> list[bytes]:
-        rows = [Row(index, tokens, 0, samples=False) for index, tokens in enumerate(inputs)]
+        try:
+            for rows in self._steps(inputs):
+                self._step(rows, is_abandoned)
+            return [self._read(index) for index in range(len(inputs))]
+        finally:
+            if self._memory:
+                lib.llama_memory_clear(self._memory, False)
+
+    def _steps(self, inputs: Sequence[Sequence[int]]) -> Iterator[list[Row]]:
+        size = self._split_size
+        if len(inputs) > 1 or not size:
+            yield [Row(index, tokens, 0, samples=False) for index, tokens in enumerate(inputs)]
+            return
+        for begin in range(0, len(inputs[0]), size):
+            yield [Row(0, inputs[0][begin : begin + size], begin, samples=False)]
+
+    def _step(self, rows: Sequence[Row], is_abandoned: Callable[[], bool]) -> None:
+        if rows[0].position and is_abandoned():
+            raise EngineError("nobody waits for this batch")
         try:
             self._batch.fill(rows, outputs_all=True)
         except ValueError as error:
             raise EngineError(str(error)) from None
         with self._watched(is_abandoned):
             status = self._evaluate(self._context, self._batch.raw)
-        try:
-            if status != 0:
-                raise EngineError(FAILURES.get(status, f"the library returned {status}"))
-            return [self._read(index) for index in range(len(inputs))]
-        finally:
-            if self._memory:
-                lib.llama_memory_clear(self._memory, False)
+        if status != 0:
+            raise EngineError(FAILURES.get(status, f"the library returned {status}"))
 
     @contextlib.contextmanager
     def _watched(self, is_abandoned: Callable[[], bool]) -> Iterator[None]:
-        """The library asks in this thread, between two operations of a long batch."""
-        if self._batch.raw.n_tokens < _LONG_BATCH:
+        """The library asks in this thread, between two operations of a long step."""
+        if self._batch.raw.n_tokens < _LONG_STEP:
             yield
             return
         abort = lib.ggml_abort_callback(lambda _data: is_abandoned())
