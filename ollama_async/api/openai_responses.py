@@ -50,8 +50,11 @@ METADATA_VALUE_CHARACTERS = 512
 # --------------------------------------------------------------------------- items of requests
 
 
-class _Part(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A part of a request, which may be stored, and is written without what is missing."""
+class _Part(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True, gc=False):
+    """A part of a request, which may be stored, and is written without what is missing.
+
+    The collector does not look at it: a request may have thousands, and none is in a cycle.
+    """
 
 
 class ContentPart(_Part):
@@ -91,7 +94,7 @@ class InputItem(_Part):
     namespace: str = ""
     arguments: str = ""
     output: Output = None
-    summary: list[ContentPart] = []
+    summary: list[ContentPart] | None = None
     encrypted_content: str = ""
     phase: Ignored = None
     caller: Ignored = None

@@ -43,7 +43,7 @@ def owner_of(request: web.Request) -> Owner:
 
 
 class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
-    """``answer`` is the response in JSON, ``input`` the list of the items that its request added,
+    """``answer`` is the response in JSON, ``input`` the items that its request added as JSON lists,
     and ``item_ids`` are those of both. ``previous`` is the response that it continues.
 
     ``holders``: how many of the store's index and the stored later responses need it.
@@ -52,7 +52,7 @@ class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
     id: str
     owner: Owner
     answer: bytes
-    input: bytes
+    input: list[bytes]
     item_ids: list[str]
     previous: StoredResponse | None
     holders: int = 0
@@ -61,7 +61,7 @@ class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
     def size(self) -> int:
         """Bytes of memory, roughly."""
         ids = sum(map(len, self.item_ids)) + _ITEM_BYTES * len(self.item_ids)
-        return len(self.answer) + len(self.input) + ids + _RESPONSE_BYTES
+        return len(self.answer) + sum(map(len, self.input)) + ids + _RESPONSE_BYTES
 
     def turns(self) -> list[StoredResponse]:
         """What it continues, oldest first, and itself."""

@@ -7,11 +7,12 @@ templates expect it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import msgspec
 
-from ollama_async.api import ollama
+from ollama_async.api import encode, ollama
 from ollama_async.api.data_urls import decode_image_url
 from ollama_async.api.decode import TEXT_LIMIT_BYTES
 from ollama_async.api.openai_responses import ContentPart, InputItem
@@ -29,22 +30,27 @@ _ID_PREFIXES = {
     "reasoning": "rs",
     "web_search_call": "ws",
 }
+_GROUP_SIZE = 512
+"""Items that are written and read in one call, during which the event loop does not run."""
+
 _SHOWN_CHARACTERS = 40  # of a value that is refused
 
 
-def read_items(items: Sequence[tuple[str, InputItem]]) -> list[ollama.Message]:
-    """The messages of items, each with its place in the request for errors.
+def read_items(earlier: Sequence[InputItem], added: Sequence[InputItem]) -> list[ollama.Message]:
+    """The messages of items: of stored ones, and of those that the request adds.
 
     :raises BadRequest: names the item that is wrong, with Ollama's text where it has one.
-    :raises TooLarge: stored items and those of the request are too long together.
+    :raises TooLarge: they are too long together.
     """
-    check_arguments(item.arguments for _, item in items)
+    check_arguments(item.arguments for item in chain(earlier, added))
     conversation = _Conversation()
-    for place, item in items:
+    for item in earlier:
+        conversation.add(item)
+    for index, item in enumerate(added):
         try:
             conversation.add(item)
         except BadRequest as error:
-            raise BadRequest(f"{place}: {error.message}") from None
+            raise BadRequest(f"input[{index}]: {error.message}") from None
     conversation.flush_thinking()
     return conversation.messages
 
@@ -182,35 +188,38 @@ class _Conversation:
 # --------------------------------------------------------------------------- stored items
 
 
-def stored_form(items: Iterable[InputItem]) -> list[InputItem]:
-    """The items as they are listed: with an id, and contents as parts."""
-    return [_stored(item) for item in items]
-
-
-def _stored(item: InputItem) -> InputItem:
-    kind = item.kind
-    item_id = item.id or f"{_ID_PREFIXES[kind]}_{secrets.token_hex(24)}"
-    status = "" if kind == "reasoning" else item.status or "completed"
-    item = msgspec.structs.replace(item, type=kind, id=item_id, status=status)
-    if kind == "message" and isinstance(item.content, str):
-        part = "output_text" if item.role == "assistant" else "input_text"
-        item.content = [ContentPart(type=part, text=item.content)]
-    return item
-
-
 class _Answer(msgspec.Struct):
     output: list[InputItem]
 
 
 _read_answer = msgspec.json.Decoder(_Answer).decode
-_read_input = msgspec.json.Decoder(list[InputItem]).decode
+_read_group = msgspec.json.Decoder(list[InputItem]).decode
+
+
+def write_input(items: Sequence[InputItem]) -> list[bytes]:
+    """The items as they are stored, which get ids if they have none."""
+    for item in items:
+        item.type = item.kind
+        item.id = item.id or f"{_ID_PREFIXES[item.type]}_{secrets.token_hex(24)}"
+    groups = (items[at : at + _GROUP_SIZE] for at in range(0, len(items), _GROUP_SIZE))
+    return [encode.to_json(group) for group in groups]
 
 
 def read_input(response: StoredResponse) -> list[InputItem]:
     """The items that its request added."""
-    return _read_input(response.input)
+    return [item for group in response.input for item in _read_group(group)]
 
 
 def read_stored(response: StoredResponse) -> list[InputItem]:
     """The items that its request added, and its output."""
-    return _read_input(response.input) + _read_answer(response.answer).output
+    return read_input(response) + _read_answer(response.answer).output
+
+
+def shown_form(item: InputItem) -> InputItem:
+    """A stored item as it is listed: with a status, and its content as parts."""
+    if item.type != "reasoning":
+        item.status = item.status or "completed"
+    if item.type == "message" and isinstance(item.content, str):
+        part = "output_text" if item.role == "assistant" else "input_text"
+        item.content = [ContentPart(type=part, text=item.content)]
+    return item

@@ -12,7 +12,7 @@ from ollama_async.api import openai_responses as api
 from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.handlers.generation import Call, GenerationRoute, respond
-from ollama_async.gateway.handlers.openai_items import read_input, read_stored
+from ollama_async.gateway.handlers.openai_items import read_input, read_stored, shown_form
 from ollama_async.gateway.handlers.openai_responses_request import (
     VisibleResponses,
     translate,
@@ -103,7 +103,7 @@ def _list(turns: Sequence[StoredResponse], query: Mapping[str, str]) -> bytes:
     shown = items[: int(limit)]
     return encode.to_json(
         api.InputItemList(
-            data=shown,
+            data=[shown_form(item) for item in shown],
             first_id=shown[0].id if shown else None,
             last_id=shown[-1].id if shown else None,
             has_more=len(shown) < len(items),

@@ -19,7 +19,7 @@ from ollama_async.api import openai_responses as api
 from ollama_async.api.decode import has_large_images
 from ollama_async.core.errors import BadRequest, ConversationNotHeld
 from ollama_async.gateway.handlers.generation import Call
-from ollama_async.gateway.handlers.openai_items import read_items, read_stored, stored_form
+from ollama_async.gateway.handlers.openai_items import read_items, read_stored, write_input
 from ollama_async.gateway.handlers.openai_messages import (
     check_tool_name,
     read_tool_choice,
@@ -39,7 +39,14 @@ from ollama_async.gateway.response_store import (
     StoredResponse,
 )
 
+REPEATED_LIMIT_BYTES = 1 << 20
+"""Of what a response repeats of its request. A stream repeats it three times, on the event loop."""
+
 _TRUNCATIONS = ("auto", "disabled")
+_SUMMARIES = ("auto", "concise", "detailed")
+_VERBOSITIES = ("low", "medium", "high")
+_NAMES = ("user", "safety_identifier", "prompt_cache_key")
+_NAME_CHARACTERS = 512
 _UNSUPPORTED = ("conversation", "prompt", "context_management")
 _SHOWN_CHARACTERS = 80  # of a value that is refused
 
@@ -95,7 +102,7 @@ def translate(visible: VisibleResponses, params: api.ResponsesRequest) -> Call:
     request, extras = _request(params, turns, added, functions)
     keep = None
     if params.store is not False and not has_large_images(request.messages):
-        keep = _keep(visible, response.id, added, turns)
+        keep = _keep(visible, response, added, turns)
     response.store = keep is not None
     return Call(
         requests=[request],
@@ -149,14 +156,25 @@ def _refuse_unsupported(params: api.ResponsesRequest) -> None:
             raise BadRequest(f"{name} is not supported")
     if params.background:
         raise BadRequest("background is not supported: responses end with their connection")
-    if params.truncation not in {None, *_TRUNCATIONS}:
-        raise BadRequest(f"truncation must be one of {', '.join(_TRUNCATIONS)}")
+    _check_word("truncation", params.truncation, _TRUNCATIONS)
+    if params.reasoning is not None:
+        _check_word("reasoning.summary", params.reasoning.summary, _SUMMARIES)
+    if params.text is not None:
+        _check_word("text.verbosity", params.text.verbosity, _VERBOSITIES)
     for each in params.include:
         if each not in api.INCLUDABLE:
             shown = each[:_SHOWN_CHARACTERS]
             raise BadRequest(f"include: {shown!r} is not one of {', '.join(api.INCLUDABLE)}")
     _check_numbers(params)
     _check_metadata(params.metadata)
+    for name in _NAMES:
+        if len(getattr(params, name) or "") > _NAME_CHARACTERS:
+            raise BadRequest(f"{name} has at most {_NAME_CHARACTERS} characters")
+
+
+def _check_word(name: str, value: str | None, words: Sequence[str]) -> None:
+    if value is not None and value not in words:
+        raise BadRequest(f"{name} must be one of {', '.join(words)}")
 
 
 def _check_numbers(params: api.ResponsesRequest) -> None:
@@ -200,9 +218,7 @@ def _messages(
 
     :raises BadRequest: there is nothing to answer.
     """
-    items = [("previous_response_id", item) for turn in turns for item in read_stored(turn)]
-    items += [(f"input[{index}]", item) for index, item in enumerate(added)]
-    messages = read_items(items)
+    messages = read_items([item for turn in turns for item in read_stored(turn)], added)
     if not messages:
         raise BadRequest('One of "input" or "previous_response_id" must be provided.')
     if params.instructions:
@@ -316,11 +332,11 @@ def _choose(
 
 
 def _response(params: api.ResponsesRequest, tools: list[api.AnswerTool]) -> api.Response:
-    """What is known before the model begins."""
+    """What is known before the model begins. What is too large is not repeated."""
     reasoning = None
     if params.reasoning is not None:
         reasoning = api.AnswerReasoning(params.reasoning.effort, params.reasoning.summary)
-    return api.Response(
+    response = api.Response(
         id=new_id("resp"),
         created_at=int(time.time()),
         status="in_progress",
@@ -345,6 +361,10 @@ def _response(params: api.ResponsesRequest, tools: list[api.AnswerTool]) -> api.
         safety_identifier=params.safety_identifier,
         prompt_cache_key=params.prompt_cache_key,
     )
+    if len(encode.to_json(response)) > REPEATED_LIMIT_BYTES:
+        response.instructions, response.tools = None, []
+        response.tool_choice, response.text = "auto", _shown_text(None)
+    return response
 
 
 def _or(value: float | None, default: float) -> float:
@@ -367,21 +387,20 @@ def _shown_text(text: api.TextConfig | None) -> api.AnswerText:
 
 def _keep(
     visible: VisibleResponses,
-    response_id: str,
+    response: api.Response,
     added: Sequence[api.InputItem],
     turns: Sequence[StoredResponse],
 ) -> Keep | None:
     """What stores the response when it is finished; None if it would be too large."""
-    items = stored_form(added)
-    written = encode.to_json(items)
-    if len(written) > RESPONSE_LIMIT_BYTES:
+    written = write_input(added)
+    if sum(map(len, written)) > RESPONSE_LIMIT_BYTES - REPEATED_LIMIT_BYTES:
         return None
-    ids = [item.id for item in items]
+    ids = [item.id for item in added]
 
     def keep(answer: bytes, output_ids: list[str]) -> None:
         visible.store.add(
             StoredResponse(
-                id=response_id,
+                id=response.id,
                 owner=visible.owner,
                 answer=answer,
                 input=written,

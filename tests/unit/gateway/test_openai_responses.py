@@ -14,6 +14,7 @@ from ollama_async.api import openai_response_events
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, ToolCall, ToolFunction
 from ollama_async.core.errors import BadRequest, ContextExceeded, WorkerDied
 from ollama_async.core.scripted_models import Script
+from ollama_async.gateway.handlers import openai_responses_request
 from ollama_async.gateway.response_formats import openai_responses
 from ollama_async.store.catalog import Catalog
 
@@ -246,6 +247,18 @@ async def test_the_settings_of_the_request_are_repeated(post, backend):
         "safety_identifier": "s",
         "prompt_cache_key": "p",
     }.items() <= body.items()
+
+
+async def test_what_is_very_large_is_not_repeated(post, backend, monkeypatch):
+    monkeypatch.setattr(openai_responses_request, "REPEATED_LIMIT_BYTES", 2000)
+    backend.script = answer_ok
+
+    _, body = await post(instructions="x" * 2000, tools=[TOOL], user="u")
+
+    assert (body["instructions"], body["tools"], body["user"]) == (None, [], "u")
+    prompt = (await backend.job()).job.task.prompt
+    assert prompt.messages[0].content == "x" * 2000
+    assert len(prompt.tools) == 1
 
 
 async def test_ids_are_unique(post, backend):
@@ -722,6 +735,9 @@ async def test_a_choice_of_tools_reaches_the_model(ask, choice, expected, names)
         ({"prompt": {"id": "p"}}, "prompt is not supported"),
         ({"context_management": [{"type": "compaction"}]}, "context_management is not supported"),
         ({"truncation": "middle"}, "truncation must be one of auto, disabled"),
+        ({"reasoning": {"summary": "x"}}, "reasoning.summary must be one of auto, concise,"),
+        ({"text": {"verbosity": "x"}}, "text.verbosity must be one of low, medium, high"),
+        ({"user": "u" * 513}, "user has at most 512 characters"),
         ({"include": ["x"]}, "include: 'x' is not one of"),
         ({"top_logprobs": 21}, "top_logprobs must be between 0 and 20"),
         ({"max_output_tokens": 0}, "max_output_tokens must be at least 1"),

@@ -21,7 +21,7 @@ def make(response_id, owner=ANN, *, size=0, previous=None, items=()):
         id=response_id,
         owner=owner,
         answer=b"x" * size,
-        input=b"[]",
+        input=[b"[]"],
         item_ids=list(items),
         previous=previous,
     )
