@@ -1,0 +1,91 @@
+"""The tools of ``/v1/responses`` as Ollama's, and which of them the model may or must call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ollama_async.api import openai_responses as api
+from ollama_async.core.errors import BadRequest
+from ollama_async.gateway.handlers.openai_messages import check_tool_name, read_tool_choice
+
+_SHOWN_CHARACTERS = 40  # of a value that is refused
+
+
+def read_tools(
+    tools: Sequence[api.Tool],
+) -> tuple[list[dict[str, Any]], list[api.AnswerTool]]:
+    """The functions as Ollama's tools, and all tools as the response repeats them.
+
+    The members of a namespace get its name before theirs, as in Ollama. A web search is accepted,
+    since some clients offer it in every request; without an account there is none, and the model is
+    not told of it.
+
+    :raises BadRequest: names a tool that is something else.
+    """
+    functions: list[dict[str, Any]] = []
+    shown: list[api.AnswerTool] = []
+    for index, tool in enumerate(tools):
+        place = f"tools[{index}]"
+        if tool.type == "function":
+            functions.append(_function(tool, place))
+            shown.append(_shown(tool))
+        elif tool.type == "namespace":
+            for number, member in enumerate(tool.tools):
+                member_place = f"{place}.tools[{number}]"
+                if member.type != "function":
+                    raise _wrong_tool(member, member_place)
+                functions.append(_function(member, member_place, f"{tool.name}."))
+            members = [_shown(member) for member in tool.tools]
+            shown.append(
+                api.NamespaceTool(name=tool.name, description=tool.description, tools=members)
+            )
+        elif tool.type.startswith("web_search"):
+            shown.append(api.WebSearchTool())
+        else:
+            raise _wrong_tool(tool, place)
+    return functions, shown
+
+
+def _function(tool: api.MemberTool, place: str, prefix: str = "") -> dict[str, Any]:
+    if not tool.name:
+        raise BadRequest(f"{place}.name is missing")
+    name = tool.name if tool.name.startswith(prefix) else prefix + tool.name
+    function: dict[str, Any] = {"name": name}
+    if tool.description is not None:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    return {"type": "function", "function": function}
+
+
+def _shown(tool: api.MemberTool) -> api.FunctionTool:
+    return api.FunctionTool(
+        name=tool.name,
+        description=tool.description,
+        parameters=tool.parameters,
+        strict=tool.strict,
+    )
+
+
+def _wrong_tool(tool: api.MemberTool, place: str) -> BadRequest:
+    shown = tool.type[:_SHOWN_CHARACTERS]
+    return BadRequest(f"{place}: the type {shown!r} is not supported")
+
+
+def choose_tools(
+    choice: str | api.ToolChoice | None, functions: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], str]:
+    """The functions of which the model is told, and the choice of a prompt.
+
+    :raises BadRequest: it cannot be obeyed.
+    """
+    if isinstance(choice, api.ToolChoice):
+        if choice.type == "function":
+            return functions, check_tool_name(choice.name, functions)
+        if choice.type != "allowed_tools":
+            raise BadRequest("tool_choice: only functions can be named")
+        allowed = {check_tool_name(tool.name, functions) for tool in choice.tools}
+        functions = [each for each in functions if each["function"]["name"] in allowed]
+        choice = choice.mode or "auto"
+    return functions, read_tool_choice(choice, functions)
