@@ -69,8 +69,8 @@ class Flusher:
             stream.flush()
 
 
-_LOGPROB_BYTES = 100
-"""About what a token and its logarithm take in memory."""
+_LOGPROB_BYTES = 400
+"""About what a token and its logarithm take in memory, with their JSON."""
 
 
 class ResponseStream:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+import msgspec
+
 from ollama_async.api import encode, ollama
 from ollama_async.core.conversation import TokenLogprob, ToolCall
 from ollama_async.core.errors import ServerError
@@ -14,6 +16,7 @@ from ollama_async.gateway.response_formats import (
     FinalAnswer,
     SingleChoice,
 )
+from ollama_async.gateway.response_formats.logprobs import logprob_json
 
 
 class OllamaFormat(SingleChoice):
@@ -173,18 +176,8 @@ def _answer_calls(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
     ]
 
 
-def _answer_logprobs(logprobs: list[TokenLogprob] | None) -> list[ollama.Logprob]:
-    return [
-        ollama.Logprob(
-            *_token(each.token, each.logprob),
-            top_logprobs=[ollama.TokenLogprob(*_token(*top)) for top in each.top],
-        )
-        for each in logprobs or ()
-    ]
-
-
-def _token(token: bytes, logprob: float) -> tuple[str, float, list[int]]:
-    return token.decode(errors="replace"), logprob, list(token)
+def _answer_logprobs(logprobs: list[TokenLogprob] | None) -> list[msgspec.Raw]:
+    return [logprob_json(each, lists_none=False) for each in logprobs or ()]
 
 
 def _figures(answer: FinalAnswer) -> dict[str, int]:

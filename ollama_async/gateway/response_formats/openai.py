@@ -26,6 +26,7 @@ from ollama_async.gateway.response_formats import (
     ResponseFormat,
 )
 from ollama_async.gateway.response_formats.errors import Protocol, error_body
+from ollama_async.gateway.response_formats.logprobs import logprob_json
 from ollama_async.queue.backend import Start
 
 DONE = b"data: [DONE]\n\n"
@@ -257,21 +258,14 @@ def answer_calls(calls: Sequence[ToolCall]) -> list[openai.AnswerCall]:
 
 
 def _logprobs(logprobs: list[TokenLogprob] | None) -> openai.Logprobs | UnsetType:
-    return UNSET if logprobs is None else openai.Logprobs(answer_logprobs(logprobs))
+    if logprobs is None:
+        return UNSET
+    return openai.Logprobs(answer_logprobs(logprobs))  # type: ignore[arg-type]  # already encoded
 
 
-def answer_logprobs(logprobs: Sequence[TokenLogprob]) -> list[openai.Logprob]:
-    return [
-        openai.Logprob(
-            *_token(each.token, each.logprob),
-            top_logprobs=[openai.TokenLogprob(*_token(*top)) for top in each.top],
-        )
-        for each in logprobs
-    ]
-
-
-def _token(token: bytes, logprob: float) -> tuple[str, float, list[int]]:
-    return token.decode(errors="replace"), logprob, list(token)
+def answer_logprobs(logprobs: Sequence[TokenLogprob]) -> list[msgspec.Raw]:
+    """Each as JSON of an :class:`openai.Logprob`."""
+    return [logprob_json(each, lists_none=True) for each in logprobs]
 
 
 # --------------------------------------------------------------------------- completions
