@@ -140,7 +140,20 @@ class NamedFunction(_Input):
 
 class NamedTool(_Input):
     type: str = ""
-    function: NamedFunction | None = None
+    function: NamedFunction = field(default_factory=NamedFunction)
+
+
+class AllowedTools(_Input):
+    """``mode``: ``auto`` or ``required``."""
+
+    mode: str = ""
+    tools: list[NamedTool] = []
+
+
+class ToolChoice(NamedTool):
+    """``type``: ``function`` with a ``function``, or ``allowed_tools`` with ``allowed_tools``."""
+
+    allowed_tools: AllowedTools = field(default_factory=AllowedTools)
 
 
 class _Request(_Input):
@@ -184,7 +197,7 @@ class ChatCompletionRequest(_Request):
     max_completion_tokens: Int | None = None
     response_format: ResponseFormat | None = None
     tools: Tools | None = None
-    tool_choice: str | NamedTool | None = None
+    tool_choice: str | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning: Reasoning | None = None
     reasoning_effort: str | None = None

@@ -21,8 +21,8 @@ from ollama_async.gateway.handlers.generation import Call, GenerationRoute, resp
 from ollama_async.gateway.handlers.models import find_model, list_models
 from ollama_async.gateway.handlers.openai_messages import (
     check_functions,
+    choose_tools,
     read_messages,
-    read_tool_choice,
     think_of,
 )
 from ollama_async.gateway.job_builder import Extras
@@ -64,8 +64,8 @@ def _translate_chat(params: openai.ChatCompletionRequest) -> Call:
     if not params.messages:
         raise BadRequest("[] is too short - 'messages'")
     _refuse_unsupported(params)
-    tools = params.tools or []
-    check_functions(tools)
+    check_functions(params.tools or [])
+    tools, tool_choice = choose_tools(params.tool_choice, params.tools or [])
     top_logprobs = params.top_logprobs or 0
     if not 0 <= top_logprobs <= 20:
         raise BadRequest("top_logprobs must be between 0 and 20")
@@ -94,7 +94,7 @@ def _translate_chat(params: openai.ChatCompletionRequest) -> Call:
         ),
         is_streamed=bool(params.stream) and not params.debug_render_only,
         extras=Extras(
-            tool_choice=read_tool_choice(params.tool_choice, tools),
+            tool_choice=tool_choice,
             parallel_tool_calls=params.parallel_tool_calls is not False,
             logit_bias=_logit_bias(params.logit_bias),
         ),

@@ -7,7 +7,7 @@ makes a message of each part, and so turns one question into several.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 from ollama_async.api import ollama, openai
@@ -185,30 +185,50 @@ def check_functions(tools: Sequence[dict[str, Any]]) -> None:
             raise BadRequest(f"tools[{index}].function.name is missing")
 
 
-def read_tool_choice(choice: str | openai.NamedTool | None, tools: Sequence[dict[str, Any]]) -> str:
+def choose_tools(
+    choice: str | openai.ToolChoice | None, tools: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], str]:
+    """The tools of which the model is told, and the ``tool_choice`` of a prompt.
+
+    :raises BadRequest: it cannot be obeyed.
+    """
+    if isinstance(choice, openai.ToolChoice):
+        known = tool_names(tools)
+        if choice.type == "function":
+            return tools, check_tool_name(choice.function.name, known)
+        if choice.type != "allowed_tools":
+            raise BadRequest("tool_choice: only functions can be named")
+        allowed = choice.allowed_tools
+        names = {check_tool_name(each.function.name, known) for each in allowed.tools}
+        tools = [each for each in tools if each["function"]["name"] in names]
+        choice = allowed.mode or "auto"
+    return tools, read_tool_choice(choice, tools)
+
+
+def read_tool_choice(choice: str | None, tools: Sequence[dict[str, Any]]) -> str:
     """As the ``tool_choice`` of a prompt.
 
     :raises BadRequest: it cannot be obeyed.
     """
     if choice is None:
         return "auto"
-    if isinstance(choice, str):
-        if choice not in _CHOICE_WORDS:
-            shown = choice[:_SHOWN_CHARACTERS]
-            raise BadRequest(f"tool_choice: {shown!r} is not one of {', '.join(_CHOICE_WORDS)}")
-        if choice == "required" and not tools:
-            raise BadRequest("tool_choice: 'required' is only allowed when tools are specified")
-        return choice
-    if choice.type != "function" or choice.function is None:
-        raise BadRequest("tool_choice: only a function can be named")
-    return check_tool_name(choice.function.name, tools)
+    if choice not in _CHOICE_WORDS:
+        shown = choice[:_SHOWN_CHARACTERS]
+        raise BadRequest(f"tool_choice: {shown!r} is not one of {', '.join(_CHOICE_WORDS)}")
+    if choice == "required" and not tools:
+        raise BadRequest("tool_choice: 'required' is only allowed when tools are specified")
+    return choice
 
 
-def check_tool_name(name: str, tools: Sequence[dict[str, Any]]) -> str:
+def tool_names(tools: Sequence[dict[str, Any]]) -> set[str]:
+    return {tool["function"]["name"] for tool in tools}
+
+
+def check_tool_name(name: str, known: Set[str]) -> str:
     """:raises BadRequest: there is no such tool, or its name has another meaning as a choice."""
     if name in _CHOICE_WORDS:
         raise BadRequest(f"tool_choice: a function called {name!r} cannot be named")
-    if all(tool["function"]["name"] != name for tool in tools):
+    if name not in known:
         shown = name[:_SHOWN_CHARACTERS]
         raise BadRequest(f"tool_choice: there is no tool {shown!r} in tools")
     return name

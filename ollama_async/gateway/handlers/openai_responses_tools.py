@@ -7,7 +7,11 @@ from typing import Any
 
 from ollama_async.api import openai_responses as api
 from ollama_async.core.errors import BadRequest
-from ollama_async.gateway.handlers.openai_messages import check_tool_name, read_tool_choice
+from ollama_async.gateway.handlers.openai_messages import (
+    check_tool_name,
+    read_tool_choice,
+    tool_names,
+)
 
 _SHOWN_CHARACTERS = 40  # of a value that is refused
 
@@ -81,11 +85,12 @@ def choose_tools(
     :raises BadRequest: it cannot be obeyed.
     """
     if isinstance(choice, api.ToolChoice):
+        known = tool_names(functions)
         if choice.type == "function":
-            return functions, check_tool_name(choice.name, functions)
+            return functions, check_tool_name(choice.name, known)
         if choice.type != "allowed_tools":
             raise BadRequest("tool_choice: only functions can be named")
-        allowed = {check_tool_name(tool.name, functions) for tool in choice.tools}
+        allowed = {check_tool_name(tool.name, known) for tool in choice.tools}
         functions = [each for each in functions if each["function"]["name"] in allowed]
         choice = choice.mode or "auto"
     return functions, read_tool_choice(choice, functions)

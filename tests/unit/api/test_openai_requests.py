@@ -13,7 +13,7 @@ from ollama_async.api.openai import (
     ContentPart,
     ImageUrl,
     NamedFunction,
-    NamedTool,
+    ToolChoice,
 )
 from ollama_async.core.errors import BadRequest
 
@@ -41,7 +41,7 @@ def wrong(found, name, kind):
         ("temperature", 0.5, 0.5),
         ("logit_bias", {"5": -100}, {"5": -100.0}),
         ("tool_choice", "auto", "auto"),
-        ("tool_choice", NAMED, NamedTool(type="function", function=NamedFunction(name="f"))),
+        ("tool_choice", NAMED, ToolChoice(type="function", function=NamedFunction(name="f"))),
     ],
 )
 def test_both_ways_of_decoding_agree(unknown, name, value, read_as):

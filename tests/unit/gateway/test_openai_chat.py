@@ -448,6 +448,20 @@ async def test_the_tool_choice_reaches_the_prompt(ask, choice, given):
     assert not prompt.parallel_tool_calls
 
 
+def allowed(mode, *names):
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+@pytest.mark.parametrize("mode", ["auto", "required"])
+async def test_the_choice_may_be_a_part_of_the_tools(ask, mode):
+    other = {"type": "function", "function": {"name": "g"}}
+
+    prompt = (await ask(tools=[other, TOOL], tool_choice=allowed(mode, "f"))).prompt
+
+    assert (prompt.tools, prompt.tool_choice) == ([TOOL], mode)
+
+
 async def test_with_the_choice_none_there_are_no_tools(ask):
     assert (await ask(tools=[TOOL], tool_choice="none")).prompt.tools == []
 
@@ -676,7 +690,10 @@ REFUSED = [
     ({"tools": [TOOL, {"type": "function"}]}, "tools[1].function.name is missing"),
     ({"tool_choice": "some"}, "tool_choice: 'some' is not one of auto, none, required"),
     ({"tool_choice": "required"}, "tool_choice: 'required' is only allowed when tools are specified"),
-    ({"tool_choice": {"type": "custom"}}, "tool_choice: only a function can be named"),
+    ({"tool_choice": {"type": "custom"}}, "tool_choice: only functions can be named"),
+    ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice: there is no tool '' in tools"),
+    ({"tool_choice": allowed("required")}, "tool_choice: 'required' is only allowed when tools are specified"),
+    ({"tools": [TOOL], "tool_choice": allowed("auto", "g")}, "tool_choice: there is no tool 'g' in tools"),
     ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice: there is no tool 'g' in tools"),
     ({"logit_bias": {"x": 1}}, "logit_bias: 'x' is not the id of a token"),
     ({"logit_bias": {"-1": 1}}, "logit_bias: '-1' is not the id of a token"),
