@@ -46,8 +46,10 @@ def write_vision_model(folder: Path, kind: Kind = "gemma3", **options: Any) -> t
     return model, write_projector(folder / "mmproj.gguf", kind, width=given.get("width", 64))
 
 
-def write_projector(path: Path, kind: Kind = "gemma3", *, width: int = 64, seed: int = 0) -> Path:
-    """``width``: of the text model's embeddings."""
+def write_projector(
+    path: Path, kind: Kind = "gemma3", *, width: int = 64, seed: int = 0, typed: bool = True
+) -> Path:
+    """``width``: of the text model's embeddings. ``typed``: the file says of what type it is."""
     random = np.random.default_rng(seed)
 
     def matrix(*shape: int) -> NDArray[np.float32]:
@@ -59,8 +61,10 @@ def write_projector(path: Path, kind: Kind = "gemma3", *, width: int = 64, seed:
     writer = GGUFWriter(path, "clip")
     writer.add_type("mmproj")
     writer.add_file_type(0)
-    for key, value in (_audio_fields(width) if hears else _vision_fields(kind, width)).items():
-        _add(writer, f"clip.{key}", value)
+    fields = _audio_fields(width) if hears else _vision_fields(kind, width)
+    for key, value in fields.items():
+        if typed or key != "projector_type":
+            _add(writer, f"clip.{key}", value)
     for name, weights in tensors.items():
         writer.add_tensor(name, weights)
     writer.write_header_to_file()

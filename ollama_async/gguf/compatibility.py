@@ -1,4 +1,4 @@
-"""Finds files that the engine cannot use: no weights, no vocabulary, adapters that do not fit.
+"""Finds files that the engine cannot use: parts are missing, or do not belong there or fit.
 
 The engine library loads some of these files, and then aborts its process in the middle of an
 answer. So models are checked when they are created or pulled.
@@ -21,8 +21,14 @@ _ADAPTER_TYPES = ("F32", "F16", "BF16", "Q8_0")
 """Types that every backend can apply."""
 
 
+_ENCODER = ("v.", "mm.")
+"""Names of a vision encoder's tensors begin so."""
+
+
 def find_missing_part(header: GgufHeader) -> str:
-    """The first part that a model needs to run and its header lacks, in words; "" if complete."""
+    """What keeps the engine from running the model, in words after "its file has"; "" if nothing:
+    a part that is missing, or one that must be in another file.
+    """
     kind, tokens = header.metadata.get(_KIND), header.metadata.get(_TOKENS)
     if not header.tensors:
         suffix = "" if tokens is None else ", only a vocabulary"
@@ -37,6 +43,11 @@ def find_missing_part(header: GgufHeader) -> str:
                 f"no weights that fit its vocabulary: {_EMBEDDINGS!r} has the shape "
                 f"{list(tensor.shape)}, for {tokens.length} tokens"
             )
+    if any(tensor.name.startswith(_ENCODER) for tensor in header.tensors):
+        return (
+            "text and vision together, as models of Ollama's library do; the engine reads vision"
+            " only from a projector file of its own"
+        )
     return ""
 
 

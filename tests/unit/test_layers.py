@@ -60,6 +60,7 @@ ALLOWED = [
     ("workers", "core", "errors, settings"),
     ("workers.child", "pipe", "the child's end"),
     ("workers.child", "prompts", "what depends on the model happens beside the model"),
+    ("workers.child", "gguf", "old projectors lack a type, which their tensors tell"),
     ("workers.child", "native", "the verdict on the engine library"),
     ("workers.child", "core", "errors, settings"),
     ("gateway", "api", "requests, responses, options"),

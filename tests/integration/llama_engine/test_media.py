@@ -299,6 +299,19 @@ def test_a_projector_that_does_not_fit_is_refused(tmp_path):
         open_vision_engine(model, model)
 
 
+def test_a_projector_without_a_type_is_one_of_llava(engines, tmp_path):
+    """As those in Ollama's library; their tensors tell."""
+    model, _ = write_vision_model(tmp_path, "llava")
+    untyped = write_projector(tmp_path / "untyped.gguf", "llava", typed=False)
+    opened = open_vision_engine(model, untyped)
+    theirs, ours = (each.projector.encode(noise())[0] for each in (engines("llava"), opened))
+    assert np.array_equal(theirs.vectors, ours.vectors)
+    opened.close()
+    untyped = write_projector(tmp_path / "other.gguf", "gemma3", typed=False)
+    with pytest.raises(LoadFailed, match="unknown projector type"):
+        open_vision_engine(model, untyped)
+
+
 def test_the_projector_counts_as_memory(seeing, tmp_path):
     model, _ = write_vision_model(tmp_path)
     plain = open_vision_engine(model, "")

@@ -28,6 +28,7 @@ from ollama_async.workers.child.engines.engine import (
     Samples,
 )
 from ollama_async.workers.child.engines.llama_model import FLASH_ATTENTION, LogCapture, threads_of
+from ollama_async.workers.child.engines.untyped_projector import typed_projector
 from ollama_async.workers.load_spec import LoadSpec
 
 _MARKER = f"<{secrets.token_hex(16)}>".encode()
@@ -64,10 +65,17 @@ def open_projector(
         return True
 
     params.progress_callback = mtmd.mtmd_progress_callback(report)
-    context = mtmd.mtmd_init_from_file(os.fsencode(spec.projector), model, params)
+    with typed_projector(spec.projector) as path:
+        context = mtmd.mtmd_init_from_file(os.fsencode(path), model, params)
     if not context:
-        raise LoadFailed(f"unable to load the projector: {log.reason()}")
+        raise LoadFailed(f"unable to load the projector: {_reason(log, path)}")
     return LlamaProjector(context, model, most=spec.batch_size)
+
+
+def _reason(log: LogCapture, path: str) -> str:
+    """The library's explanation. It comes after the path, or in a line of its own."""
+    after_path = (line.partition(f"'{path}': ")[2] for line in log.errors)
+    return next(filter(None, after_path), "") or log.reason().removeprefix("error: ")
 
 
 def _architecture(model: Any) -> str:

@@ -7,6 +7,9 @@ KV cache, so a batcher that loses count fails here, too.
 
 Its logprobs are made up, and always the same: the token that comes has a probability of 1/2, the
 tokens with the next ids have 1/4, 1/8 and so on; after the last id comes 0.
+
+With the capability ``vision`` or ``audio`` it reads images or recordings: each takes 16 tokens, and
+changes nothing in the answer.
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, repeat
 from pathlib import Path
 
+import numpy as np
+
 from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.core.scripted_models import Script, read_scripts
@@ -28,12 +33,19 @@ from ollama_async.workers.child.engines.engine import (
     Constraint,
     EngineError,
     EngineFacts,
+    Layout,
+    PieceEmbeddings,
+    PieceShape,
+    Pixels,
     Progress,
     Row,
+    Samples,
 )
 from ollama_async.workers.load_spec import LoadSpec
 
 _BYTES = 256
+_SAMPLE_RATE = 16_000
+_MEDIA_TOKENS = 16
 _LOG_HALF = math.log(0.5)
 _PROGRESS_PERIOD_S = 0.05
 _BEFORE_FAULT_S = 0.002
@@ -79,7 +91,8 @@ class Scripted:
         self._answer = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
         slots, num_ctx = script.slots or slots, script.num_ctx or num_ctx
-        self.projector = None
+        reads_media = not {"vision", "audio"}.isdisjoint(script.capabilities)
+        self.projector = ScriptedProjector(script.capabilities) if reads_media else None
         self.facts = EngineFacts(
             slots=slots,
             num_ctx=num_ctx,
@@ -214,3 +227,20 @@ def kill_process(script: Script) -> None:
 def hang() -> None:
     """Never return."""
     threading.Event().wait()
+
+
+class ScriptedProjector:
+    """See :class:`~ollama_async.workers.child.engines.engine.Projector`."""
+
+    def __init__(self, capabilities: Sequence[str]) -> None:
+        self.sees = "vision" in capabilities
+        self.sample_rate = _SAMPLE_RATE if "audio" in capabilities else 0
+
+    def layout(self, shape: tuple[int, ...]) -> Layout:  # noqa: ARG002  # all are alike
+        return (PieceShape(_MEDIA_TOKENS, _MEDIA_TOKENS),)
+
+    def decode_audio(self, data: bytes) -> Samples:
+        return np.zeros(len(data), np.float32)
+
+    def encode(self, data: Pixels | Samples) -> list[PieceEmbeddings]:  # noqa: ARG002  # as above
+        return [PieceEmbeddings(np.zeros((_MEDIA_TOKENS, 1), np.float32), _MEDIA_TOKENS)]
