@@ -132,6 +132,50 @@ def test_an_adapter_takes_memory_with_its_model(model):
     assert (target.weights_bytes, target.adapters) == (107, ("/a",))
 
 
+@pytest.fixture
+def seeing(model):
+    """A model with a projector."""
+    return msgspec.structs.replace(
+        model,
+        capabilities=("completion", "vision"),
+        projectors=("/mmproj", "/second"),
+        projector_bytes=9,
+        summary=GgufSummary(weights_bytes=100),
+    )
+
+
+def test_a_projector_takes_memory_with_its_model(seeing):
+    target = target_of(seeing)
+    assert (target.weights_bytes, target.projector) == (109, "/mmproj")
+
+
+def test_images_go_to_the_question(seeing):
+    assert generate(seeing, images=[b"a"]).task.prompt.messages[-1].images == [b"a"]
+    job = chat(seeing, Message("user", "q", images=[b"a"]), Message("user", images=[b"b", b"c"]))
+    assert [each.images for each in job.task.prompt.messages[-2:]] == [[b"a"], [b"b", b"c"]]
+
+
+def test_a_raw_prompt_has_images_of_its_own(seeing):
+    prompt = generate(seeing, raw=True, images=[b"a", b"b"]).task.prompt
+    assert (prompt.raw, [each.images for each in prompt.messages]) == ("p", [[b"a", b"b"]])
+
+
+def test_a_context_has_room_for_an_image(seeing, model):
+    job = generate(seeing, options={"num_ctx": 100})
+    assert (job.task.num_ctx, job.load_options.num_ctx) == (2048, 2048)
+    job = generate(model, options={"num_ctx": 100})
+    assert (job.task.num_ctx, job.load_options.num_ctx) == (100, 100)
+    assert generate(seeing, options={"num_ctx": 5000}).task.num_ctx == 5000
+
+
+def test_an_old_projector_cannot_be_used(seeing):
+    old = msgspec.structs.replace(seeing, projector_bytes=0)
+    assert target_of(old).projector == ""
+    assert generate(old), "text is no problem"
+    with pytest.raises(BadRequest, match="the projector of 'm:latest' is not a GGUF file"):
+        generate(old, images=[b"a"])
+
+
 def test_a_thinking_model_thinks_by_default(able):
     assert generate(able).task.prompt.think is True
     assert chat(able, ASKED).task.prompt.think is True

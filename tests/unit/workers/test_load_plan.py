@@ -69,6 +69,23 @@ def test_an_adapter_is_loaded_with_its_model():
     assert plan.spec.adapters == ("/lora.gguf",)
 
 
+def test_a_projector_is_loaded_with_its_model_and_takes_memory():
+    seeing = msgspec.structs.replace(TARGET, projector="/mmproj.gguf")
+    (plan,), (plain,) = plans(target=seeing), plans(target=TARGET)
+
+    assert plan.spec.projector == "/mmproj.gguf"
+    per_slot = sum(plain.demand.values()) / plain.slots
+    assert sum(plan.demand.values()) > (256 << 20) + per_slot * plan.slots / 2
+
+
+def test_a_model_with_a_projector_has_a_context_for_an_image():
+    seeing = msgspec.structs.replace(TARGET, projector="/mmproj.gguf")
+    (plan,) = plans(target=seeing, OLLAMA_CONTEXT_LENGTH="512")
+    assert plan.num_ctx == 2048
+    (plan,) = plans(target=seeing, train_ctx=1024, OLLAMA_CONTEXT_LENGTH="512")
+    assert plan.num_ctx == 1024
+
+
 def test_a_gpu_is_tried_first_and_pinned_by_its_uuid():
     first, *_, last = plans(gpus=[GPU])
 

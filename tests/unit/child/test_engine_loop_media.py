@@ -1,0 +1,175 @@
+"""Pieces of images among the steps: whole, beside streams, and in turns with other prompts."""
+
+import pytest
+
+from ollama_async.workers.child.engines.engine import PieceEmbeddings
+from ollama_async.workers.child.media import Media, MediaPiece
+from ollama_async.workers.messages import Cancel, Done, Failed
+from tests.unit.child.conftest import answer_to
+from tests.unit.child.loop_harness import LoopHarness, prepared
+
+
+class Encoder:
+    """Notes what is requested; the test makes the embeddings."""
+
+    def __init__(self):
+        self.requested = []
+
+    def request(self, media, client):
+        self.requested.append((media, client))
+
+    def encode(self, media):
+        media.embeddings = [PieceEmbeddings(None, 1)] * 9
+
+
+@pytest.fixture
+def encoder():
+    return Encoder()
+
+
+@pytest.fixture
+def harness(fake_engine, encoder):
+    harness = LoopHarness(fake_engine(slots=4, num_ctx=64, batch_size=16))
+    harness.engine_loop._encoder = encoder
+    return harness
+
+
+def with_image(number, before, size, after, *, count=5, media=None, **more):
+    """A request with one piece between two texts, and its image."""
+    media = media or Media(b"", b"", ())
+    place = 10_000
+    image = range(-place - 1, -place - 1 - size, -1)
+    pieces = {len(before): MediaPiece(media, 0, size)}
+    return prepared(number, [*before, *image, *after], count, pieces=pieces, **more), media
+
+
+def test_a_piece_is_read_whole_and_alone(harness, encoder):
+    request, media = with_image(1, range(20), 12, range(5))
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1)
+
+    sizes = [sum(size for _, size, _ in step) for step in harness.engine.steps[:5]]
+    assert sizes[:4] == [16, 4, 12, 5]
+    assert harness.texts()[1] == answer_to(request.tokens, 5)
+
+
+def test_a_prompt_waits_for_its_embeddings_and_others_do_not(harness, encoder):
+    request, media = with_image(1, range(3), 4, range(5))
+    harness.put(request, prepared(2, range(6)))
+    harness.finish(2)
+    assert encoder.requested == [(media, "")]
+    assert 1 not in harness.ends()
+    assert not harness.engine_loop._step(), "nothing to do"
+
+    encoder.encode(media)
+    harness.finish(1)
+    assert harness.texts()[1] == answer_to(request.tokens, 5)
+
+
+def test_an_image_that_is_in_a_slot_is_not_requested_again(harness, encoder):
+    request, media = with_image(1, range(3), 4, range(5))
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1)
+    again, _ = with_image(2, range(3), 4, [*range(5), 7])
+    harness.put(again)
+    harness.finish(2)
+
+    assert len(encoder.requested) == 1
+    assert harness.ends()[2].usage.cached == 12
+
+
+def test_an_image_is_not_reused_in_part(harness, encoder):
+    """The last token is always computed; here it is one of an image's."""
+    request, media = with_image(1, range(3), 4, [])
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1)
+    again, other = with_image(2, range(3), 4, [])
+    encoder.encode(other)
+    harness.put(again)
+    harness.finish(2)
+
+    assert harness.ends()[2].usage.cached == 3
+    assert harness.texts()[2] == answer_to(request.tokens, 5)
+
+
+def test_a_failed_encoding_ends_its_request(harness):
+    request, media = with_image(1, range(3), 4, range(5))
+    harness.put(request, prepared(2, range(6)))
+    harness.iterate(2)
+    media.error = "no"
+    harness.finish(1, 2)
+    assert harness.ends()[1] == Failed(1, "engine_failed", "no")
+    assert isinstance(harness.ends()[2], Done)
+    assert media.is_dropped
+
+
+def test_a_failed_step_with_a_piece_ends_no_stream(harness, encoder):
+    harness.put(prepared(1, range(4), 40))
+    harness.iterate(3)
+    request, media = with_image(2, [], 4, range(5))
+    encoder.encode(media)
+    harness.engine.failing = {1}
+    harness.put(request)
+    harness.iterate(2)
+    assert isinstance(harness.ends()[2], Failed)
+    harness.engine.failing = set()
+    harness.finish(1)
+    assert harness.texts()[1] == answer_to(range(4), 40)
+
+
+def test_a_cancelled_request_drops_its_images(harness):
+    request, media = with_image(1, range(3), 4, range(5))
+    harness.put(request)
+    harness.iterate(2)
+    harness.mailbox.cancel(Cancel(1))
+    harness.finish(1)
+    assert harness.ends()[1].reason == "cancel"
+    assert media.is_dropped
+
+
+def test_clients_take_turns_with_pieces_and_texts(harness, encoder):
+    """A client with many images does not keep another's long text waiting."""
+    media = Media(b"", b"", ())
+    encoder.encode(media)
+    pieces = {at: MediaPiece(media, 0, 8) for at in range(0, 48, 8)}
+    images = [-number - 1 for number in range(48)]
+    harness.put(
+        prepared(1, [*images, 1], 3, pieces=pieces, client="images"),
+        prepared(2, range(45), 3, client="text"),
+    )
+    harness.finish(1, 2)
+    slots = [step[0][0] for step in harness.engine.steps]
+    first_text, last_image = slots.index(1), len(slots) - 1 - slots[::-1].index(0)
+    assert first_text < 3
+    assert last_image > first_text
+    assert harness.texts()[2] == answer_to(range(45), 3)
+
+
+def test_the_context_of_an_answer_has_no_places(harness, encoder):
+    request, media = with_image(1, range(3), 4, range(5), returns_context=True)
+    encoder.encode(media)
+    none, _ = with_image(2, range(3), 4, range(5), count=0, returns_context=True)
+    harness.put(request, none)
+    harness.finish(1, 2)
+    for number in (1, 2):
+        assert harness.ends()[number].context[:8] == [0, 1, 2, 0, 1, 2, 3, 4]
+
+
+def test_a_sampler_sees_no_places(harness, encoder, monkeypatch):
+    prompts = []
+    begin = harness.engine.begin
+    monkeypatch.setattr(
+        harness.engine,
+        "begin",
+        lambda slot, sampling, prompt, constraint: (
+            prompts.append(prompt) or begin(slot, sampling, prompt, constraint)
+        ),
+    )
+    request, media = with_image(1, range(3), 4, range(2))
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1)
+    assert prompts == [[0, 1, 2, 0, 1]]
