@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import io
 import json
 import os
 import signal
 import sys
 import time
 import traceback
+import wave
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -51,6 +53,17 @@ def run() -> None:
         verdict = {"check": function.__name__, "seconds": seconds, "error": error}
         sys.stdout.write(f"{json.dumps(verdict)}\n")
         sys.stdout.flush()
+
+
+def silence() -> bytes:
+    """A second of it, as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as recording:
+        recording.setnchannels(1)
+        recording.setsampwidth(2)
+        recording.setframerate(16_000)
+        recording.writeframes(bytes(2 * 16_000))
+    return file.getvalue()
 
 
 class Raised:

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.clients.models import SCRIPTS
+from tests.clients.models import SCRIPTS, SENSES
 from tests.integration.conftest import RunningServer, engine_cache, running_servers
 from tests.integration.registry.conftest import registry, registry_program
+from tests.tiny_projectors import write_vision_model
 
 __all__ = ["engine_cache", "registry", "registry_program"]
 
@@ -45,10 +46,17 @@ Verdict = dict[str, Any]
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iterator[RunningServer]:
-    """The shipped models and the scripted ones."""
+    """The shipped models, the scripted ones, and what sees and hears, with random weights."""
     folder = tmp_path_factory.mktemp("clients")
     with running_servers(folder, engine_cache) as start:
-        yield start(scripts=SCRIPTS, offers_shipped=True, OLLAMA_KEEP_ALIVE="-1")
+        server = start(scripts=SCRIPTS, offers_shipped=True, OLLAMA_KEEP_ALIVE="-1")
+        for name, kind in SENSES.items():
+            (folder / name).mkdir()
+            model, projector = write_vision_model(folder / name, kind)
+            recipe = folder / name / "Modelfile"
+            recipe.write_text(f"FROM {model}\nFROM {projector}\n")
+            server.command("create", name, "-f", str(recipe))
+        yield server
 
 
 @pytest.fixture(scope="session")

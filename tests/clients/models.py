@@ -1,9 +1,13 @@
-"""What the scripted models of the client tests say: what no tiny model says reliably."""
+"""The models of the client tests, besides those of the package.
+
+Scripted models say what no tiny model says reliably. Models with random weights take images and
+recordings, and answer with nonsense.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 
 def call(name: str, **arguments: object) -> str:
@@ -62,3 +66,6 @@ SCRIPTS = {
     # says what it was sent, which shows what arrives at the model
     "echo": speaker(echo=True, parser=""),
 }
+
+SENSES: dict[str, Literal["gemma3", "ultravox"]] = {"sees": "gemma3", "hears": "ultravox"}
+"""Names, and the kinds of their projectors."""

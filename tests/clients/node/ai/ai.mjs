@@ -14,7 +14,7 @@ import {
   tool,
 } from "ai";
 import { z } from "zod";
-import { SERVER, check, run } from "../../checks.mjs";
+import { PIXEL, SERVER, check, run } from "../../checks.mjs";
 
 const provider = createOpenAICompatible({
   name: "ollama",
@@ -114,6 +114,15 @@ check("embeddings", async () => {
 check("a completion", async () => {
   const answer = await generateText({ model: provider.completionModel("story"), prompt: "x" });
   assert.match(answer.text, /Once upon a time there/);
+});
+
+check("an image", async () => {
+  const sees = { model: provider("sees"), maxOutputTokens: 3 };
+  const text = { type: "text", text: "What is this?" };
+  const image = { type: "image", image: Buffer.from(PIXEL, "base64"), mediaType: "image/png" };
+  const tokens = async (...content) =>
+    (await generateText({ ...sees, messages: [{ role: "user", content }] })).usage.inputTokens;
+  assert.ok((await tokens(text, image)) > (await tokens(text)) + 8);
 });
 
 check("errors", async () => {

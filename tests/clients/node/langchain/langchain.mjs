@@ -87,12 +87,16 @@ check("thinking", async () => {
   assert.equal(answer.additional_kwargs.reasoning_content.trim(), "Two and two.");
 });
 
-check("an image to a model that cannot see", async () => {
+check("an image message", async () => {
   const url = `data:image/png;base64,${PIXEL}`;
   const content = [
     { type: "text", text: "What is this?" },
     { type: "image_url", image_url: { url } },
   ];
+  const sees = new ChatOllama({ model: "sees", baseUrl: SERVER, numPredict: 3 });
+  const blind = await sees.invoke([new HumanMessage("What is this?")]);
+  const seen = await sees.invoke([new HumanMessage({ content })]);
+  assert.ok(seen.usage_metadata.input_tokens > blind.usage_metadata.input_tokens + 8);
   await assert.rejects(demo.invoke([new HumanMessage({ content })]), { status_code: 400 });
 });
 

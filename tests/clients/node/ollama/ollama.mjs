@@ -130,6 +130,17 @@ check("a stream that is aborted", async () => {
   );
 });
 
+check("an image", async () => {
+  const asked = { role: "user", content: "What is this?" };
+  const options = { num_predict: 3 };
+  const blind = await client.chat({ model: "sees", messages: [asked], options });
+  for (const image of [PIXEL, Buffer.from(PIXEL, "base64")]) {
+    const messages = [{ ...asked, images: [image] }];
+    const seen = await client.chat({ model: "sees", messages, options });
+    assert.ok(seen.prompt_eval_count > blind.prompt_eval_count + 8);
+  }
+});
+
 check("an image to a model that cannot see", async () => {
   const messages = [{ role: "user", content: "What is this?", images: [PIXEL] }];
   await assert.rejects(client.chat({ model: "demo", messages }), { status_code: 400 });

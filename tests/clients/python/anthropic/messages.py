@@ -188,6 +188,49 @@ def parse_with_pydantic():
 
 
 @check
+def an_image():
+    def tokens(*blocks):
+        content = [*blocks, {"type": "text", "text": "What is this?"}]
+        answer = client.messages.create(
+            model="sees", messages=[{"role": "user", "content": content}], max_tokens=3
+        )
+        return answer.usage.input_tokens
+
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    assert tokens({"type": "image", "source": source}) > tokens() + 8
+
+
+@check
+def the_beta_api():
+    answer = client.beta.messages.create(
+        model="demo", messages=SKY, max_tokens=500, betas=["context-1m-2025-08-07"]
+    )
+    assert "Rayleigh" in answer.content[-1].text
+    assert client.beta.messages.count_tokens(model="demo", messages=SKY).input_tokens > 0
+
+
+@check
+def tools_run_by_the_client():
+    cities = []
+
+    @anthropic.beta_tool
+    def get_current_weather(city: str) -> str:
+        """Get the current weather for a city
+
+        Args:
+            city: The name of the city
+        """
+        cities.append(city)
+        return "22 degrees"
+
+    runner = client.beta.messages.tool_runner(
+        model="demo", messages=WEATHER, tools=[get_current_weather], max_tokens=500
+    )
+    assert "22" in runner.until_done().content[-1].text
+    assert cities == ["Paris"]
+
+
+@check
 def an_image_to_a_model_that_cannot_see():
     image = {
         "type": "image",

@@ -181,15 +181,19 @@ def reasoning():
 
 @check
 def an_image_message():
-    """A model that cannot see says so."""
-    message = HumanMessage(
-        content=[
-            {"type": "text", "text": "What is this?"},
-            {"type": "image_url", "image_url": f"data:image/png;base64,{PIXEL}"},
-        ]
-    )
-    with raises(ollama.ResponseError, status_code=400):
-        llm.invoke([message])
+    """In the page's form, and in LangChain's own. A model that cannot see says so."""
+    sees = ChatOllama(model="sees", base_url=SERVER, num_predict=3)
+    text = {"type": "text", "text": "What is this?"}
+    blind = sees.invoke([HumanMessage(content=[text])]).usage_metadata["input_tokens"]
+    for image in (
+        {"type": "image_url", "image_url": f"data:image/png;base64,{PIXEL}"},
+        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+        {"type": "image", "base64": PIXEL, "mime_type": "image/png"},
+    ):
+        message = HumanMessage(content=[text, image])
+        assert sees.invoke([message]).usage_metadata["input_tokens"] > blind + 8
+        with raises(ollama.ResponseError, status_code=400):
+            llm.invoke([message])
 
 
 @check

@@ -2,7 +2,7 @@
 
 import math
 
-from checks import SERVER, check, raises, run
+from checks import PIXEL, SERVER, check, raises, run
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAI, OpenAIEmbeddings
@@ -127,6 +127,16 @@ def embeddings():
 
     assert math.isclose(sum(a * b for a, b in zip(vector, same, strict=True)), 1, abs_tol=1e-3)
     assert sum(a * b for a, b in zip(vector, other, strict=True)) < 0.99
+
+
+@check
+def an_image_message():
+    sees = ChatOpenAI(model="sees", max_tokens=3, **HERE)
+    text = {"type": "text", "text": "What is this?"}
+    image = {"type": "image", "base64": PIXEL, "mime_type": "image/png"}
+    blind = sees.invoke([HumanMessage(content=[text])]).usage_metadata["input_tokens"]
+    seen = sees.invoke([HumanMessage(content=[text, image])]).usage_metadata["input_tokens"]
+    assert seen > blind + 8
 
 
 @check

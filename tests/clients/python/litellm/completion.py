@@ -227,6 +227,23 @@ def text_completion_and_responses():
 
 
 @check
+def an_image():
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    text = {"type": "text", "text": "What is this?"}
+    for protocol in PROTOCOLS:
+        seen, blind = (
+            ask(
+                protocol,
+                "sees",
+                messages=[{"role": "user", "content": content}],
+                max_tokens=3,
+            ).usage.prompt_tokens
+            for content in ([text, image], [text])
+        )
+        assert seen > blind + 8, protocol
+
+
+@check
 def an_image_to_a_model_that_cannot_see():
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "What?"}, image]}]

@@ -1,7 +1,11 @@
 """`ollama` for Python: conversations, tools, structured answers."""
 
+import base64
+import tempfile
+from pathlib import Path
+
 import ollama
-from checks import PIXEL, SERVER, check, raises, run
+from checks import PIXEL, SERVER, check, raises, run, silence
 from pydantic import BaseModel
 
 client = ollama.Client(host=SERVER)
@@ -155,6 +159,28 @@ def logprobs():
     )
     assert "".join(each.token for each in answer.logprobs) == answer.message.content
     assert not any(each.top_logprobs for each in answer.logprobs)
+
+
+@check
+def images():
+    """As base64, as bytes, and as the path of a file."""
+    with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        Path(file.name).write_bytes(base64.b64decode(PIXEL))
+        for image in (PIXEL, base64.b64decode(PIXEL), file.name):
+            asked = {"role": "user", "content": "What is this?", "images": [image]}
+            seen = client.chat(model="sees", messages=[asked], options={"num_predict": 3})
+            blind = client.chat(
+                model="sees", messages=[asked | {"images": []}], options={"num_predict": 3}
+            )
+            assert seen.eval_count == 3
+            assert seen.prompt_eval_count > blind.prompt_eval_count + 8
+
+
+@check
+def a_recording():
+    asked = {"role": "user", "content": "What is said?", "images": [silence()]}
+    heard = client.chat(model="hears", messages=[asked], options={"num_predict": 3})
+    assert heard.prompt_eval_count > 300
 
 
 @check

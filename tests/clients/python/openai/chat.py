@@ -1,9 +1,10 @@
 """`openai` for Python: chat completions."""
 
+import base64
 import json
 
 import openai
-from checks import PIXEL, SERVER, check, raises, run
+from checks import PIXEL, SERVER, check, raises, run, silence
 from pydantic import BaseModel
 
 client = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="unused", max_retries=0)
@@ -319,19 +320,61 @@ def reasoning():
 
 @check
 def images():
+    def tokens(*parts):
+        messages = [
+            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, *parts]}
+        ]
+        answer = client.chat.completions.create(model="sees", messages=messages, max_tokens=3)
+        assert answer.usage.completion_tokens == 3
+        return answer.usage.prompt_tokens
+
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    assert tokens(image, image) > tokens(image) + 8 > tokens() + 16
+
+
+@check
+def a_recording():
+    audio = {"data": base64.b64encode(silence()).decode(), "format": "wav"}
+    parts = [
+        {"type": "text", "text": "What is said?"},
+        {"type": "input_audio", "input_audio": audio},
+    ]
+    answer = client.chat.completions.create(
+        model="hears", messages=[{"role": "user", "content": parts}], max_tokens=3
+    )
+    assert answer.usage.prompt_tokens > 300
+
+
+@check
+def images_that_are_refused():
     """A model that cannot see refuses them; none is fetched from elsewhere."""
 
-    def asked(url):
+    def ask(model, url):
         image = {"type": "image_url", "image_url": {"url": url}}
-        parts = [{"type": "text", "text": "What is this?"}, image]
-        client.chat.completions.create(
-            model="demo", temperature=0, messages=[{"role": "user", "content": parts}]
-        )
+        client.chat.completions.create(model=model, messages=[{"role": "user", "content": [image]}])
 
     with raises(openai.BadRequestError, status_code=400):
-        asked(f"data:image/png;base64,{PIXEL}")
+        ask("demo", f"data:image/png;base64,{PIXEL}")
     with raises(openai.BadRequestError, status_code=400):
-        asked("http://127.0.0.1:9/image.png")
+        ask("sees", "http://127.0.0.1:9/image.png")
+    with raises(openai.BadRequestError, status_code=400):
+        ask("sees", "data:image/png;base64,AAAA")
+
+
+@check
+def stream_helper_with_a_schema_and_tools():
+    with client.chat.completions.stream(
+        model="demo", messages=SKY_AS_JSON, response_format=Sky, temperature=0
+    ) as stream:
+        parsed = stream.get_final_completion().choices[0].message.parsed
+    assert isinstance(parsed, Sky)
+    with client.chat.completions.stream(
+        model="two-calls", messages=WEATHER, tools=[TOOL_2]
+    ) as stream:
+        kinds = [event.type for event in stream]
+        calls = stream.get_final_completion().choices[0].message.tool_calls
+    assert kinds.count("tool_calls.function.arguments.done") == 2
+    assert [call.function.parsed_arguments["city"] for call in calls] == ["Paris", "Rome"]
 
 
 @check

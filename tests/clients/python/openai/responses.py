@@ -3,7 +3,7 @@
 import json
 
 import openai
-from checks import SERVER, check, raises, run
+from checks import PIXEL, SERVER, check, raises, run
 from pydantic import BaseModel
 
 client = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="unused", max_retries=0)
@@ -160,6 +160,54 @@ def a_limit():
     )
     assert answer.status == "incomplete"
     assert answer.incomplete_details.reason == "max_output_tokens"
+
+
+@check
+def an_image():
+    def tokens(*parts):
+        content = [{"type": "input_text", "text": "What is this?"}, *parts]
+        answer = client.responses.create(
+            model="sees", input=[{"role": "user", "content": content}], max_output_tokens=3
+        )
+        return answer.usage.input_tokens
+
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{PIXEL}"}
+    assert tokens(image) > tokens() + 8
+
+
+@check
+def what_is_kept():
+    answer = client.responses.create(model="story", input="Tell me")
+    assert client.responses.retrieve(answer.id).output_text == answer.output_text
+    (item,) = client.responses.input_items.list(answer.id).data
+    assert item.content[0].text == "Tell me"
+    client.responses.delete(answer.id)
+    with raises(openai.NotFoundError, status_code=404):
+        client.responses.retrieve(answer.id)
+    unkept = client.responses.create(model="story", input="Tell me", store=False)
+    with raises(openai.NotFoundError, status_code=404):
+        client.responses.retrieve(unkept.id)
+
+
+@check
+def count_tokens():
+    counted = client.responses.input_tokens.count(model="demo", input="Why is the sky blue?")
+    answer = client.responses.create(
+        model="demo", input="Why is the sky blue?", max_output_tokens=1
+    )
+    assert counted.input_tokens == answer.usage.input_tokens
+
+
+@check
+def a_tool_that_must_be_called():
+    answer = client.responses.create(
+        model="demo",
+        temperature=0,
+        input="Why is the sky blue?",
+        tools=[TOOL],
+        tool_choice={"type": "function", "name": "get_current_weather"},
+    )
+    assert "function_call" in [item.type for item in answer.output]
 
 
 @check

@@ -1,8 +1,11 @@
 """`pydantic-ai`: agents with tools and typed answers."""
 
-from checks import SERVER, check, raises, run
+import base64
+
+from checks import PIXEL, SERVER, check, raises, run
 from pydantic import BaseModel
-from pydantic_ai import Agent, NativeOutput, PromptedOutput
+from pydantic_ai import Agent, BinaryContent, Embedder, NativeOutput, PromptedOutput
+from pydantic_ai.embeddings.openai import OpenAIEmbeddingModel
 from pydantic_ai.exceptions import ModelNotFoundError
 from pydantic_ai.messages import ThinkingPart, ToolCallPart
 from pydantic_ai.models.ollama import OllamaModel
@@ -116,6 +119,28 @@ def the_models_of_openai():
     )
     assert "Rayleigh" in chat.output
     assert "Rayleigh" in responses.output
+
+
+@check
+def an_image():
+    agent = Agent(OllamaModel("sees", provider=ollama, settings={"max_tokens": 3}))
+    image = BinaryContent(base64.b64decode(PIXEL), media_type="image/png")
+    seen = agent.run_sync(["What is this?", image]).usage.input_tokens
+    assert seen > agent.run_sync(["What is this?"]).usage.input_tokens + 8
+
+
+@check
+async def typed_output_in_a_stream():
+    async with Agent(demo, output_type=NativeOutput(Sky)).run_stream(SKY) as result:
+        parts = [part async for part in result.stream_output(debounce_by=None)]
+    assert isinstance(parts[-1], Sky)
+
+
+@check
+async def embeddings():
+    provider = OpenAIProvider(base_url=f"{SERVER}/v1", api_key="unused")
+    embedder = Embedder(OpenAIEmbeddingModel("demo-embed", provider=provider))
+    assert len((await embedder.embed_documents(["a", "b"])).embeddings) == 2
 
 
 @check
