@@ -197,15 +197,9 @@ def _added_items(visible: VisibleResponses, params: api.ResponsesRequest) -> lis
     """The items of the request, with those to which it refers in their place."""
     if isinstance(params.input, str):
         return [api.InputItem(type="message", role="user", content=params.input)]
-    referenced = visible.referenced(params)
-    by_response = {
-        response.id: {item.id: item for item in read_stored(response)}
-        for response in referenced.values()
-    }
-    return [
-        by_response[referenced[item.id].id][item.id] if _is_reference(item) else item
-        for item in params.input or ()
-    ]
+    responses = {each.id: each for each in visible.referenced(params).values()}  # each read once
+    stored = {item.id: item for each in responses.values() for item in read_stored(each)}
+    return [stored[item.id] if _is_reference(item) else item for item in params.input or ()]
 
 
 def _messages(

@@ -17,6 +17,7 @@ from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.core.errors import WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway import http_server
+from ollama_async.gateway.handlers.openai_items import read_stored
 from ollama_async.gateway.response_store import RESPONSES
 from ollama_async.store.catalog import Catalog
 
@@ -213,14 +214,27 @@ async def test_a_conversation_has_at_most_as_much_text_as_a_body(post, call):
 
 
 @pytest.mark.slow
-async def test_many_references_to_a_long_item_cost_nothing(call, post):
-    first = await post(input=[{"role": "user", "content": "x" * 1_000_000, "id": "msg_mine"}])
-    assert first["store"]
+async def test_many_references_to_a_long_item_are_too_much_text(call, post):
+    await post(input=[{"role": "user", "content": "x" * 1_000_000, "id": "msg_mine"}])
     reference = {"type": "item_reference", "id": "msg_mine"}
 
     status, _ = await call("POST", body={"model": "m", "input": [reference] * 10_000})
 
     assert status == 413
+
+
+async def test_a_response_is_read_once_for_all_references_to_it(post, monkeypatch):
+    items = [{"role": "user", "content": "x", "id": f"msg_{number}"} for number in range(30)]
+    await post(input=items)
+    read = []
+    module = "ollama_async.gateway.handlers.openai_responses_request"
+    monkeypatch.setattr(
+        f"{module}.read_stored", lambda response: read.append(response) or read_stored(response)
+    )
+
+    await post(input=[{"type": "item_reference", "id": item["id"]} for item in items])
+
+    assert len(read) == 1
 
 
 async def test_the_tokens_of_a_request_are_counted_with_the_turns_before(call, post, backend):
