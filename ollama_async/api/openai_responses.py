@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ollama_async.api.ollama import Int
-from ollama_async.api.openai import Ignored, Logprob
+from ollama_async.api.openai import Ignored, InputAudio, Logprob
 
 Input = Annotated[
     "str | list[InputItem] | None",
@@ -58,8 +58,9 @@ class _Part(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_o
 
 
 class ContentPart(_Part):
-    """``type`` says which of the others counts: ``input_text``, ``output_text``, ``refusal``,
-    ``input_image`` or ``summary_text``, ``reasoning_text``. ``image_url``: a data URL.
+    """``type`` says which of the others counts: ``text`` for ``input_text``, ``output_text``,
+    ``summary_text`` and ``reasoning_text``; ``refusal``; ``image_url``, a data URL, for
+    ``input_image``; ``input_audio``.
     """
 
     type: str = ""
@@ -68,6 +69,7 @@ class ContentPart(_Part):
     image_url: str = ""
     detail: str = ""
     file_id: str = ""
+    input_audio: InputAudio | None = None
     annotations: Ignored = None
     logprobs: Ignored = None
     prompt_cache_breakpoint: Ignored = None

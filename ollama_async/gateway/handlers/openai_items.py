@@ -13,15 +13,16 @@ from itertools import chain
 import msgspec
 
 from ollama_async.api import encode, ollama
-from ollama_async.api.data_urls import decode_image_url
+from ollama_async.api.data_urls import decode_base64, decode_image_url
 from ollama_async.api.decode import TEXT_LIMIT_BYTES
+from ollama_async.api.openai import InputAudio
 from ollama_async.api.openai_responses import ContentPart, InputItem
 from ollama_async.core.errors import BadRequest, TooLarge
 from ollama_async.gateway.handlers.openai_messages import check_arguments, read_arguments
 from ollama_async.gateway.response_store import StoredResponse
 
-IMAGES_LIMIT_BYTES = 256 << 20
-"""Of all images of a conversation, in base64, as of a body."""
+MEDIA_LIMIT_BYTES = 256 << 20
+"""Of all images and recordings of a conversation, in base64, as of a body."""
 
 _ID_PREFIXES = {
     "message": "msg",
@@ -62,7 +63,7 @@ class _Conversation:
         self.messages: list[ollama.Message] = []
         self._thinking: list[str] = []
         self._names: dict[str, str] = {}
-        self._text_size = self._images_size = 0
+        self._text_size = self._media_size = 0
 
     def add(self, item: InputItem) -> None:
         match item.kind:
@@ -83,12 +84,9 @@ class _Conversation:
 
     def _add_thinking(self, item: InputItem) -> None:
         """``encrypted_content`` is the plain text that this server gave out."""
-        if item.encrypted_content:
-            text = item.encrypted_content
-        else:
-            text, _ = self._read(item.content or item.summary)
+        text, _ = self._read(item.encrypted_content or item.content or item.summary)
         if text:
-            self._thinking.append(self._counted(text))
+            self._thinking.append(text)
 
     def flush_thinking(self) -> None:
         """Thinking that led to nothing is a message of its own."""
@@ -147,7 +145,7 @@ class _Conversation:
         )
 
     def _read(self, content: str | list[ContentPart] | None) -> tuple[str, list[bytes]]:
-        """Its text, and its images in their order."""
+        """Its text, and its images and recordings in their order."""
         if isinstance(content, str):
             return self._counted(content), []
         texts: list[str] = []
@@ -160,6 +158,8 @@ class _Conversation:
                     texts.append(self._counted(part.refusal))
                 case "input_image":
                     images.append(self._read_image(part))
+                case "input_audio" if part.input_audio is not None:
+                    images.append(self._read_audio(part.input_audio))
                 case "input_file":
                     raise BadRequest("file inputs are not currently supported")
                 case unknown:
@@ -169,10 +169,17 @@ class _Conversation:
     def _read_image(self, part: ContentPart) -> bytes:
         if not part.image_url:
             raise BadRequest("input_image without an image_url: files are not supported")
-        self._images_size += len(part.image_url)
-        if self._images_size > IMAGES_LIMIT_BYTES:
-            raise TooLarge(f"the images are over the limit of {IMAGES_LIMIT_BYTES} bytes")
+        self._count_media(part.image_url)
         return decode_image_url(part.image_url)
+
+    def _read_audio(self, audio: InputAudio) -> bytes:
+        self._count_media(audio.data)
+        return decode_base64(audio.data)
+
+    def _count_media(self, encoded: str) -> None:
+        self._media_size += len(encoded)
+        if self._media_size > MEDIA_LIMIT_BYTES:
+            raise TooLarge(f"images and recordings are over {MEDIA_LIMIT_BYTES} bytes")
 
     def _counted(self, text: str) -> str:
         self._text_size += len(text)

@@ -13,6 +13,9 @@ from ollama_async.gateway.handlers.openai_messages import (
     tool_names,
 )
 
+_NAME_CHARACTERS = 256
+"""Of a function with its namespace, whose name each of its members repeats."""
+
 _SHOWN_CHARACTERS = 40  # of a value that is refused
 
 
@@ -54,6 +57,8 @@ def read_tools(
 def _function(tool: api.MemberTool, place: str, prefix: str = "") -> dict[str, Any]:
     if not tool.name:
         raise BadRequest(f"{place}.name is missing")
+    if len(prefix) + len(tool.name) > _NAME_CHARACTERS:
+        raise BadRequest(f"{place}.name has at most {_NAME_CHARACTERS} characters")
     name = tool.name if tool.name.startswith(prefix) else prefix + tool.name
     function: dict[str, Any] = {"name": name}
     if tool.description is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from itertools import count
 from pathlib import Path
@@ -40,7 +41,12 @@ TEXT = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
 
 @pytest.fixture
 def catalog(store) -> Catalog:
-    return Catalog(store, {"m": Script(capabilities=["tools", "thinking"]), "plain": Script()})
+    scripts = {
+        "m": Script(capabilities=["tools", "thinking"]),
+        "sees": Script(capabilities=["vision"]),
+        "plain": Script(),
+    }
+    return Catalog(store, scripts)
 
 
 @pytest.fixture
@@ -644,6 +650,27 @@ async def test_every_kind_of_item_is_a_part_of_a_message(ask):
     ]
 
 
+async def test_images_and_recordings_go_with_their_message(ask):
+    image, recording = b"\x89PNG pixels", b"RIFF sound"
+    parts = [
+        {"type": "input_text", "text": "what is it?"},
+        {
+            "type": "input_image",
+            "detail": "auto",
+            "image_url": "data:image/png;base64," + base64.b64encode(image).decode(),
+        },
+        {
+            "type": "input_audio",
+            "input_audio": {"format": "wav", "data": base64.b64encode(recording).decode()},
+        },
+    ]
+
+    task = await ask(model="sees", input=[{"role": "user", "content": parts}])
+
+    (message,) = task.prompt.messages
+    assert (message.content, message.images) == ("what is it?", [image, recording])
+
+
 async def test_functions_are_tools(ask):
     namespace = {"type": "namespace", "name": "ns", "tools": [TOOL, {**TOOL, "name": "ns.g"}]}
 
@@ -702,6 +729,10 @@ async def test_a_choice_of_tools_reaches_the_model(ask, choice, expected, names)
             "input[0]: file inputs are not currently supported",
         ),
         (
+            {"input": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+            "input[0]: unknown content type: input_audio",
+        ),
+        (
             {"input": [{"role": "user", "content": [{"type": "x"}]}]},
             "input[0]: unknown content type: x",
         ),
@@ -751,6 +782,10 @@ async def test_a_choice_of_tools_reaches_the_model(ask, choice, expected, names)
         (
             {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]},
             "tools[0].tools[0]: the type 'custom' is not supported",
+        ),
+        (
+            {"tools": [{"type": "namespace", "name": "n" * 256, "tools": [TOOL]}]},
+            "tools[0].tools[0].name has at most 256 characters",
         ),
         *(
             ({"tools": [TOOL, {"type": kind}]}, f"tools[1]: the type '{kind}' is not supported")
