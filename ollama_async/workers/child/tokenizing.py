@@ -10,6 +10,9 @@ from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.resource_limits import PreparationBudget
 from ollama_async.workers.messages import CONTEXT_LIMIT, Deltas, Done, Started, ToParent
 
+INPUT_LIMIT_BYTES = 4 << 20
+"""Of a text in UTF-8; a token may be a byte, and tokenizing so many takes two seconds."""
+
 _TEXT_LIMIT = 3 << 20  # characters, at most 12 MiB
 _TOKEN_CHARACTERS = 1024  # with so many per token of the context, the parent takes ten contexts
 
@@ -38,8 +41,10 @@ def tokenize(
 ) -> list[ToParent]:
     """The answer, whose context is the tokens.
 
-    :raises BadRequest: there are too many.
+    :raises BadRequest: there are too many, or the text is too long.
     """
+    if len(task.text.encode(errors="replace")) > INPUT_LIMIT_BYTES:
+        raise BadRequest(f"the text has more than {INPUT_LIMIT_BYTES} bytes")
     budget.charge_tokenizing(len(task.text))
     tokens = tokenizer.tokenize(
         task.text, add_special=task.add_special, parse_special=task.parse_special
@@ -58,7 +63,8 @@ def detokenize(
     """
     budget.charge_tokenizing(len(task.tokens))
     tokens = check_tokens(task.tokens, tokenizer.facts.vocab_size, "tokens")
-    text = b"".join(map(tokenizer.piece_with_control, tokens)).decode(errors="replace")
+    pieces = {token: tokenizer.piece_with_control(token) for token in set(tokens)}
+    text = b"".join(map(pieces.__getitem__, tokens)).decode(errors="replace")
     most = _TOKEN_CHARACTERS * tokenizer.facts.num_ctx
     if len(text) > most:
         raise BadRequest(f"the text has more than {most} characters")

@@ -478,6 +478,19 @@ def test_tokens_have_their_text(harness):
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "limit"), [("abcde", "4 bytes"), ("ééé", "4 bytes"), ("abcd", "3 tokens")]
+)
+def test_a_text_to_tokenize_is_bounded(harness, monkeypatch, text, limit):
+    monkeypatch.setattr("ollama_async.workers.child.tokenizing.INPUT_LIMIT_BYTES", 4)
+    monkeypatch.setattr("ollama_async.workers.child.tokenizing.CONTEXT_LIMIT", 3)
+
+    assert harness.ask(Tokenize(text)) == Failed(
+        1, "bad_request", f"the text has more than {limit}"
+    )
+    assert len(harness.ask_all(Tokenize("éé"))[-1].context) == 2
+
+
 def test_a_text_of_tokens_is_as_long_as_the_parent_takes_it(engine, monkeypatch):
     monkeypatch.setattr(engine, "piece_with_control", lambda _token: b"x" * 1024)
     num_ctx = engine.facts.num_ctx
