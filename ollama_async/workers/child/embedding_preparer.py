@@ -30,7 +30,7 @@ NO_POOLING = "Pooling type 'none' is not OAI compatible. Please use a different 
 """Ollama's sentences, the last of them its worker's."""
 
 CHARACTERS_LIMIT = 4 << 20
-"""Of a text; what follows is not read. Tokenizing so many takes a second."""
+"""Of a text; what follows is cut off. Tokenizing so many takes a second."""
 
 _PLACEHOLDER = re.compile(r"\{(query|document)\}")
 _PROBE = "a"
@@ -77,7 +77,7 @@ class EmbeddingPreparer:
         encoded: list[list[int]] = []
         for index, given in enumerate(task.inputs, task.first):
             try:
-                encoded.append(encode(given))
+                encoded.append(_checked(encode(given)))
             except BadRequest as error:
                 if task.first < 0:
                     raise
@@ -114,17 +114,13 @@ class _Encoder:
         self._budget = budget
 
     def encode(self, given: str | list[int]) -> list[int]:
-        """:raises BadRequest: it is too long, or has no tokens."""
+        """:raises BadRequest: it is too long, or this model does not have a token of it."""
         if isinstance(given, str):
-            tokens = self._wrap(given)
-        else:
-            tokens = check_tokens(given, self._engine.facts.vocab_size, "input")
-            if len(tokens) > self._limit:
-                self._refuse_unless_truncated()
-                tokens = tokens[: self._limit]
-        if not tokens:
-            raise BadRequest("the input is empty: it has no tokens")
-        return tokens
+            return self._wrap(given)
+        tokens = check_tokens(given, self._engine.facts.vocab_size, "input")
+        if len(tokens) > self._limit:
+            self._refuse_unless_truncated()
+        return tokens[: self._limit]
 
     def _wrap(self, text: str) -> list[int]:
         space = self._limit - len(self._front) - len(self._end)
@@ -154,10 +150,7 @@ class _Encoder:
         tokens = self._tokenize(document, space, parse_special=False)
         if len(tokens) > space:
             self._refuse_unless_truncated()
-        whole = [*fixed, *tokens[:space], *pair.end]
-        if not whole:
-            raise BadRequest("the input is empty: it has no tokens")
-        return whole
+        return [*fixed, *tokens[:space], *pair.end]
 
     def _fill_template(self, template: str, query: str, document: str) -> list[int]:
         """Tokens of ``template``, without others. How much of a document fits is known only when it
@@ -182,7 +175,12 @@ class _Encoder:
         return document[: len(b"".join(kept).decode(errors="ignore"))]
 
     def _tokenize(self, text: str, limit: int, *, parse_special: bool) -> list[int]:
-        """All tokens of ``text``, or of a beginning that has more than ``limit``."""
+        """All tokens of ``text``, or of a beginning that has more than ``limit``, or is long.
+
+        :raises ContextExceeded: it is so long, and must not be cut.
+        """
+        if len(text) > CHARACTERS_LIMIT:
+            self._refuse_unless_truncated()
         tokens: list[int] = []
         for size in (max(1, limit) * LONGEST_TOKEN, CHARACTERS_LIMIT):
             part = text[:size]
@@ -195,6 +193,13 @@ class _Encoder:
     def _refuse_unless_truncated(self) -> None:
         if not self._truncate:
             raise ContextExceeded(TOO_LONG)
+
+
+def _checked(tokens: list[int]) -> list[int]:
+    """:raises BadRequest: there are none, so that there would be no result."""
+    if not tokens:
+        raise BadRequest("the input is empty: it has no tokens")
+    return tokens
 
 
 def _fill(template: str, query: str, document: str) -> str:

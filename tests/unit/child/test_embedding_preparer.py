@@ -106,6 +106,8 @@ def test_of_an_endless_text_only_a_beginning_is_read():
     inputs(["x" * 10_000_000, " " * 10_000_000], engine=engine)
     assert max(engine.tokenized) <= CHARACTERS_LIMIT
     assert sum(engine.tokenized) < CHARACTERS_LIMIT + 100_000
+    with pytest.raises(ContextExceeded):
+        inputs([" " * 10_000_000], truncate=False)
 
 
 @pytest.mark.parametrize("texts", [["x" * 5000] * 16, ["xy"] * 17_000])
@@ -164,6 +166,10 @@ class TestTemplates:
     def test_a_long_query_is_refused(self):
         with pytest.raises(ContextExceeded):
             self.pair("q" * 100, "d" * 100)
+
+    def test_a_pair_has_tokens(self):
+        with pytest.raises(BadRequest, match="it has no tokens"):
+            inputs([""], " ", engine=FakeEngine("score", PairFormat(template="{query}")))
 
     @given(st.text(max_size=60))
     def test_a_cut_pair_has_the_template_around_it(self, document):
