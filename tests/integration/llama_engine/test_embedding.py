@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ollama_async.core.conversation import Embedding
+from ollama_async.core.errors import LoadFailed
 from ollama_async.gguf.reader import read_header
 from ollama_async.gguf.summary import summarize
 from ollama_async.hw.placement import LoadParameters, estimate_memory
@@ -334,3 +335,9 @@ def test_a_batch_of_one_token_is_made_larger(open_engine, name):
     engine = open_engine(MODELS[name], batch_size=1)
     assert engine.facts.batch_tokens == 32
     assert len(engine.embed([[7], [8, 9]], never)) == 2
+
+
+def test_an_unknown_pooling_type_is_refused(open_engine):
+    unknown = {"bert.pooling_type": 77}
+    with pytest.raises(LoadFailed, match="unknown pooling type 77"):
+        open_engine(lambda path: write_tiny_encoder(path, metadata=unknown))

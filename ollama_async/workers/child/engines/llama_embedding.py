@@ -40,6 +40,8 @@ _MAX_SEQUENCES = 128
 
 _LEAST_BATCH = 32
 
+_POOLING_TYPES = (b"0", b"1", b"2", b"3", b"4")
+
 _LONG_STEP = 512
 """Tokens from which on a step asks whether it is abandoned. In a shorter one, all threads would
 wait too often for the interpreter's lock."""
@@ -83,8 +85,11 @@ def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     params.n_seq_max = min(_sequences(model), params.n_batch)
     params.embeddings = True
     params.kv_unified = True
-    if not _declares_pooling(model):  # the library would not pool at all
+    pooling = _metadata(model, _metadata(model, b"general.architecture") + b".pooling_type")
+    if not pooling:  # the library would not pool at all
         params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
+    elif pooling not in _POOLING_TYPES:  # it would abort the process
+        raise LoadFailed(f"unable to load model: unknown pooling type {pooling.decode()}")
     return create_context(model, params, log, f"inputs of {params.n_ctx} tokens")
 
 
@@ -98,11 +103,6 @@ def _sequences(model: Any) -> int:
     """Recurrent layers split a batch of inputs that differ in length, and pooling must not."""
     is_split = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
     return 1 if is_split else _MAX_SEQUENCES
-
-
-def _declares_pooling(model: Any) -> bool:
-    architecture = _metadata(model, b"general.architecture")
-    return bool(_metadata(model, architecture + b".pooling_type"))
 
 
 def _metadata(model: Any, key: bytes) -> bytes:
