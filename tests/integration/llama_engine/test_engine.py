@@ -282,8 +282,8 @@ def test_a_bias_applies_on_every_path_and_leaves_the_logits_as_they_are(sampling
 
 
 def share_of(sampling, logits, draws=3000):
-    """How often each token is drawn."""
-    row = np.full(64, -50, np.float32)
+    """How often each token is drawn, beside some that are impossible."""
+    row = np.full(64, -1000, np.float32)
     row[: len(logits)] = logits
     candidates = llama_sampling.CandidateArray(64)
     counts = np.zeros(64)

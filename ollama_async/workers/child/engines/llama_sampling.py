@@ -36,6 +36,7 @@ _LONGEST_MEMORY = 4096
 """Tokens that penalties look back at most. Feeding them to a new request's sampler takes a
 microsecond each, while all other requests wait."""
 _RANDOM_SEED = 0xFFFFFFFF  # the library's value for a random seed
+_IMPOSSIBLE = 80.0  # below the largest logit: a probability that float32 can hardly hold
 _MIROSTAT_TOKENS = 100  # from which Mirostat 1 estimates Zipf's exponent, as in its paper
 
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
@@ -89,6 +90,7 @@ class Sampler:
         bias = sampling.logit_bias
         self._biased = np.fromiter(bias, np.intp, len(bias))
         self._bias = np.fromiter(bias.values(), np.float32, len(bias))
+        self._is_typical = sampling.typical_p < 1
         self._is_argmax = sampling.temperature <= 0 and not penalizes
         self._recent: deque[int] | None = deque(maxlen=last_n) if penalizes else None
         self._kept = _count_kept(sampling, last_n if penalizes else 0, vocab_size)
@@ -109,7 +111,7 @@ class Sampler:
             tokens = self._select(logits) if self._kept else None
             if tokens is None:
                 tokens = np.arange(len(logits))
-            token = candidates.choose(self._chain, tokens, logits)
+            token = self._draw(tokens, logits, candidates)
         if self._constraint is not None:
             token = self._constrain(self._constraint, token, logits, candidates)
         if self._recent is not None:
@@ -128,9 +130,19 @@ class Sampler:
             if self._is_argmax and len(allowed):
                 token = int(allowed[logits[allowed].argmax()])
             elif len(allowed):
-                token = candidates.choose(self._chain, allowed, logits)
+                token = self._draw(allowed, logits, candidates)
         constraint.accept(token)
         return token
+
+    def _draw(self, tokens: NDArray[np.intp], logits: Logits, candidates: CandidateArray) -> int:
+        """One of ``tokens``. With ``typical_p``, none of probability 0: the library would compute
+        an entropy of NaN, and keep all. These are never typical.
+        """
+        if self._is_typical:
+            values = logits[tokens]
+            possible = tokens[values > values.max() - _IMPOSSIBLE]
+            tokens = possible if len(possible) else tokens
+        return candidates.choose(self._chain, tokens, logits)
 
     def _select(self, logits: Logits) -> NDArray[np.intp] | None:
         """A superset of the tokens that top_k can keep; None: take all."""
