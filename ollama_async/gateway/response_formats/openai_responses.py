@@ -110,7 +110,7 @@ class OpenAIResponsesFormat(SingleChoice):
         return self._open_item(_OpenReasoning) + self.thinking(text)
 
     def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return self._close() + b"".join(map(self._call, calls))
+        return b"".join((*self._close(), *map(self._call, calls)))
 
     def tokens(self, content: AnswerContent) -> bytes:
         """Only text has logprobs: those of other tokens are dropped."""
@@ -135,14 +135,14 @@ class OpenAIResponsesFormat(SingleChoice):
         written, response = self._finish(answer)
         is_complete = response.status == "completed"
         event = events.ResponseCompleted if is_complete else events.ResponseIncomplete
-        return written + self.event(event, response=self._kept(response))
+        return b"".join((*written, self.event(event, response=self._kept(response))))
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
         for _ in write_deltas(self, answer.content.deltas):
             pass
         _, response = self._finish(answer)
-        return encode.to_json(self._kept(response))
+        return bytes(cast("msgspec.Raw", self._kept(response)))
 
     def error(self, error: ServerError) -> bytes:
         code = "server_error" if error.status >= 500 else "invalid_prompt"
@@ -168,12 +168,12 @@ class OpenAIResponsesFormat(SingleChoice):
         """Close what is open, and open an item of this kind."""
         written = self._close()
         self._open = kind(self, len(self._output))
-        return written + self._open.begin()
+        return b"".join((*written, self._open.begin()))
 
-    def _close(self, status: str = "completed") -> bytes:
+    def _close(self, status: str = "completed") -> tuple[bytes, ...]:
         """End the open item, if there is one."""
         if self._open is None:
-            return b""
+            return ()
         written, item = self._open.end(status)
         self._add(self._open.id, item, is_answer=isinstance(self._open, _OpenMessage))
         self._open = None
@@ -211,15 +211,15 @@ class OpenAIResponsesFormat(SingleChoice):
         self._output.append(item)
         self._has_answer = self._has_answer or is_answer
 
-    def _finish(self, answer: FinalAnswer) -> tuple[bytes, api.Response]:
+    def _finish(self, answer: FinalAnswer) -> tuple[tuple[bytes, ...], api.Response]:
         """The last events of items, and the response. An answer without text or calls has an empty
         message, as in Ollama.
         """
         status = "incomplete" if answer.finish.reason == "length" else "completed"
-        written = b""
+        before = b""
         if not self._has_answer and not isinstance(self._open, _OpenMessage):
-            written += self._open_item(_OpenMessage)
-        written += self._close(status)
+            before = self._open_item(_OpenMessage)
+        written = (before, *self._close(status))
         details = api.IncompleteDetails("max_output_tokens") if status == "incomplete" else None
         return written, msgspec.structs.replace(
             self._response,
@@ -231,10 +231,10 @@ class OpenAIResponsesFormat(SingleChoice):
         )
 
     def _kept(self, response: api.Response) -> api.Response:
-        response = encoded(response)
+        data = encode.to_json(response)
         if self._keep is not None:
-            self._keep(bytes(cast("msgspec.Raw", response)), self._ids)
-        return response
+            self._keep(data, self._ids)
+        return cast("api.Response", msgspec.Raw(data))
 
 
 class InputTokensFormat(OpenAIResponsesFormat):
@@ -281,7 +281,7 @@ class _OpenItem:
             self._after_text,
         )
 
-    def end(self, status: str) -> tuple[bytes, api.OutputItem]:
+    def end(self, status: str) -> tuple[tuple[bytes, ...], api.OutputItem]:
         """The events after its text, and the whole item, encoded."""
         raise NotImplementedError
 
@@ -314,7 +314,7 @@ class _OpenMessage(_OpenItem):
         shown = encoded_logprobs(logprobs)
         return self._format.event(events.TextDelta, **self._place, delta=text, logprobs=shown)
 
-    def end(self, status: str) -> tuple[bytes, api.OutputItem]:
+    def end(self, status: str) -> tuple[tuple[bytes, ...], api.OutputItem]:
         event = self._format.event
         text, logprobs = encoded(self._text.getvalue()), encoded_logprobs(self._logprobs)
         part = encoded(api.OutputText(text=text, logprobs=logprobs))
@@ -324,7 +324,7 @@ class _OpenMessage(_OpenItem):
             event(events.ContentPartDone, **self._place, part=part),
             event(events.ItemDone, output_index=self._index, item=item),
         )
-        return b"".join(written), item
+        return written, item
 
 
 class _OpenReasoning(_OpenItem):
@@ -339,7 +339,7 @@ class _OpenReasoning(_OpenItem):
             events.SummaryPartAdded, **self._place, part=part
         )
 
-    def end(self, status: str) -> tuple[bytes, api.OutputItem]:  # noqa: ARG002  # has no status
+    def end(self, status: str) -> tuple[tuple[bytes, ...], api.OutputItem]:  # noqa: ARG002  # has no status
         event = self._format.event
         text = encoded(self._text.getvalue())
         part = encoded(api.SummaryText(text))
@@ -349,7 +349,7 @@ class _OpenReasoning(_OpenItem):
             event(events.SummaryPartDone, **self._place, part=part),
             event(events.ItemDone, output_index=self._index, item=item),
         )
-        return b"".join(written), item
+        return written, item
 
 
 def _last_tokens(tokens: list[TokenLogprob], size: int) -> list[TokenLogprob]:
