@@ -38,6 +38,9 @@ STALL_S = 60.0
 OFF_LOOP_BYTES = 4 << 20
 """Larger answers are encoded in a thread: fifty thousand tokens take 10 ms."""
 
+OFF_LOOP_TOKENS = 20_000
+"""So is the end of a longer stream: in some protocols it repeats the answer, several times."""
+
 
 class StreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A job for each choice, how to send their answers, and when the request arrived
@@ -109,8 +112,12 @@ async def _answer_streamed(
             await request.writer.drain()
         stream.attach(request)
         await stream.wait()
+    if sum(finish.usage.answer for finish in stream.finishes.values()) <= OFF_LOOP_TOKENS:
+        last = _last_bytes(params, stream)
+    else:
+        last = await run_in_thread(_last_bytes, params, stream)
     async with asyncio.timeout(stall_s):
-        await response.write_eof(_last_bytes(params, stream))
+        await response.write_eof(last)
     return response
 
 

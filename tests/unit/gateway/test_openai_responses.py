@@ -15,6 +15,7 @@ from ollama_async.api import openai_response_events
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, ToolCall, ToolFunction
 from ollama_async.core.errors import BadRequest, ContextExceeded, WorkerDied
 from ollama_async.core.scripted_models import Script
+from ollama_async.gateway import streaming
 from ollama_async.gateway.handlers import openai_responses_request
 from ollama_async.gateway.response_formats import openai_responses
 from ollama_async.store.catalog import Catalog
@@ -380,9 +381,11 @@ async def test_each_piece_of_text_is_an_event(post, backend):
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == "".join(pieces)
 
 
+@pytest.mark.parametrize("off_loop_tokens", [20_000, 0])
 async def test_the_bytes_of_a_stream_are_those_of_the_golden_file(
-    session, url, backend, monkeypatch
+    session, url, backend, monkeypatch, off_loop_tokens
 ):
+    monkeypatch.setattr(streaming, "OFF_LOOP_TOKENS", off_loop_tokens)
     numbers = count()
     for module in ("response_formats.openai_responses", "handlers.openai_responses_request"):
         monkeypatch.setattr(
