@@ -14,8 +14,7 @@ from tests.tiny_projectors import write_vision_model
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
 TEMPLATE = (
-    "{% for message in messages %}[{{ message.role }}] {{ message.content }}
-{% endfor %}"
+    "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
     "[assistant]"
 )
 MODELFILE = (

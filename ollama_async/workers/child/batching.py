@@ -23,7 +23,8 @@ on tiles, and below 64 rows attention goes row by row. The policy:
   best case. If the prompt whose turn it is is short and others wait, the step takes
   :data:`EFFICIENT_CHUNK` tokens.
 - **Images and recordings**: a piece of one is evaluated in a pass of its own, beside the streams
-  but without other prompts, when it is its client's turn.
+  but without other prompts, when it is its client's turn. It counts as a prompt of its tokens,
+  unless the model reads it without a causal mask: then it is not split.
 - **Constrained answers**: computing the allowed tokens is part of the step. It takes microseconds
   or, with a hostile schema, 10 ms and more. Streams whose mask takes longer than
   :data:`CHEAP_MASK_S` take turns, :data:`MASKS_S` in a step.

@@ -161,7 +161,7 @@ class EngineLoop:
             ready = [each for each in begun if self._is_encoded(each)]
             is_waiting = len(ready) < len(begun)
             if ready and ready[0].next_piece is not None:
-                self._read_piece(ready[0], ready[0].next_piece)
+                self._read_piece(ready[0], *ready[0].next_piece, streams=len(decoding))
                 is_waiting = False
             else:
                 ready = [each for each in ready if each.next_piece is None]
@@ -195,19 +195,26 @@ class EngineLoop:
 
     def _is_encoded(self, sequence: RunningSequence) -> bool:
         """Whether the piece that comes next, if any, has its embeddings."""
-        piece = sequence.next_piece
-        if piece is None or piece.media.embeddings:
+        following = sequence.next_piece
+        if following is None or following[0].media.embeddings:
             return True
-        if piece.media.error:
-            self._fail([sequence], EngineError(piece.media.error))
+        if error := following[0].media.error:
+            self._fail([sequence], EngineError(error))
         return False
 
-    def _read_piece(self, sequence: RunningSequence, piece: MediaPiece) -> None:
-        """Evaluate a piece of an image or a recording, in a pass of its own."""
+    def _read_piece(
+        self, sequence: RunningSequence, piece: MediaPiece, offset: int, *, streams: int
+    ) -> None:
+        """Evaluate a piece of an image or a recording in a pass of its own, or as much of it as
+        would be of a text.
+        """
+        embeddings, size = piece.embeddings, piece.length
+        if embeddings.is_causal:
+            (size,) = self._planner.plan_chunks(streams, [piece.length - offset])
+            embeddings = embeddings.part(offset, size)
         begin = sequence.prefilled
-        tokens = sequence.request.tokens[begin : begin + piece.length]
-        is_last = piece.length == sequence.missing
-        row = Row(sequence.slot.index, tokens, begin, is_last, piece.embeddings)
+        tokens = sequence.request.tokens[begin : begin + size]
+        row = Row(sequence.slot.index, tokens, begin, size == sequence.missing, embeddings)
         begun_ns = self._clock_ns()
         try:
             sampled = self._engine.step([row])
@@ -216,7 +223,8 @@ class EngineLoop:
             return
         ended_ns = self._clock_ns()
         self._planner.end_turn(sequence)
-        complete = self._advance_prefill([(sequence, piece.length)], begun_ns, ended_ns)
+        self._planner.costs.observe(0, size, (ended_ns - begun_ns) / 1e9)
+        complete = self._advance_prefill([(sequence, size)], begun_ns, ended_ns)
         self._accept_tokens(complete, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:

@@ -84,9 +84,14 @@ class RunningSequence:
         return len(self.request.tokens) - self.prefilled
 
     @property
-    def next_piece(self) -> MediaPiece | None:
-        """The piece of an image or a recording that comes next in the prompt."""
-        return self.request.pieces.get(self.prefilled)
+    def next_piece(self) -> tuple[MediaPiece, int] | None:
+        """The piece of an image or a recording that comes next in the prompt, and how many of its
+        tokens are in the slot already.
+        """
+        for at, piece in self.request.pieces.items():
+            if at <= self.prefilled < at + piece.length:
+                return piece, self.prefilled - at
+        return None
 
     @property
     def readable(self) -> int:

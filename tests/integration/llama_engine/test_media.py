@@ -103,17 +103,25 @@ def logits_by_the_library(engine, data, before, after):
     return engine.read_logits()[0].copy()
 
 
-def logits_by_us(engine, data, before, after):
+def logits_by_us(engine, data, before, after, *, chunk=1 << 30):
     engine.begin(0, ORDER, before)
     engine.step([Row(0, before, 0, samples=False)])
     place = len(before)
     pieces = iter(engine.projector.encode(data))
     for part in engine.projector.layout(data.shape):
         size = part.tokens if isinstance(part, PieceShape) else len(part)
-        embeddings = next(pieces) if isinstance(part, PieceShape) else None
-        tokens = [-1] * size if isinstance(part, PieceShape) else part
-        engine.step([Row(0, tokens, place, samples=False, embeddings=embeddings)])
-        place += size
+        if not isinstance(part, PieceShape):
+            engine.step([Row(0, part, place, samples=False)])
+            place += size
+            continue
+        embeddings = next(pieces)
+        for begin in range(0, size, chunk):
+            count = min(chunk, size - begin)
+            row = Row(0, [-1] * count, place, samples=False, embeddings=embeddings)
+            if count < size:
+                row.embeddings = embeddings.part(begin, count)
+            engine.step([row])
+            place += count
     engine.step([Row(0, after, place, samples=True)])
     return engine.read_logits()[0].copy()
 
@@ -128,6 +136,10 @@ def test_a_piece_is_evaluated_as_by_the_library(engine):
     ours = logits_by_us(engine, data, before, after)
 
     assert np.abs(theirs - ours).max() < 1e-4
+    if engine.projector.encode(data)[0].is_causal:
+        emptied(engine)
+        in_chunks = logits_by_us(engine, data, before, after, chunk=7)
+        assert np.abs(theirs - in_chunks).max() < 1e-4
     emptied(engine)
     other = logits_by_us(engine, data_for(engine, 1), before, after)
     assert np.abs(other - ours).max() > 1e-2

@@ -1,5 +1,6 @@
 """Pieces of images among the steps: whole, beside streams, and in turns with other prompts."""
 
+import numpy as np
 import pytest
 
 from ollama_async.workers.child.engines.engine import PieceEmbeddings
@@ -14,12 +15,14 @@ class Encoder:
 
     def __init__(self):
         self.requested = []
+        self.is_causal = False
 
     def request(self, media, client):
         self.requested.append((media, client))
 
     def encode(self, media):
-        media.embeddings = [PieceEmbeddings(None, 1)] * 9
+        vectors = np.zeros((30, 1), np.float32)
+        media.embeddings = [PieceEmbeddings(vectors, 30, self.is_causal)] * 9
 
 
 @pytest.fixture
@@ -51,6 +54,18 @@ def test_a_piece_is_read_whole_and_alone(harness, encoder):
 
     sizes = [sum(size for _, size, _ in step) for step in harness.engine.steps[:5]]
     assert sizes[:4] == [16, 4, 12, 5]
+    assert harness.texts()[1] == answer_to(request.tokens, 5)
+
+
+def test_a_causal_piece_is_read_in_chunks(harness, encoder):
+    encoder.is_causal = True
+    request, media = with_image(1, range(4), 30, range(5))
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1)
+
+    sizes = [sum(size for _, size, _ in step) for step in harness.engine.steps[:5]]
+    assert sizes[:4] == [4, 16, 14, 5]
     assert harness.texts()[1] == answer_to(request.tokens, 5)
 
 

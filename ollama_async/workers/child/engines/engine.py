@@ -62,6 +62,16 @@ class PieceEmbeddings(msgspec.Struct, frozen=True):
     offsets: NDArray[np.int32] | None = None
     slopes: NDArray[np.int32] | None = None
 
+    def part(self, begin: int, size: int) -> PieceEmbeddings:
+        """``size`` vectors from ``begin`` on, as a piece that comes ``begin`` tokens later."""
+        end = begin + size
+        positions = size if end < len(self.vectors) else self.positions - begin
+        offsets, slopes = self.offsets, self.slopes
+        if offsets is not None and slopes is not None:
+            offsets = offsets[:, begin:end] - np.int32(begin) * slopes[:, begin:end]
+            slopes = slopes[:, begin:end]
+        return PieceEmbeddings(self.vectors[begin:end], positions, self.is_causal, offsets, slopes)
+
 
 class Row(msgspec.Struct, gc=False):
     """One slot's part of a step: evaluates ``tokens`` from ``position`` on, and maybe samples.
