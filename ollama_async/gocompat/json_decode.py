@@ -143,7 +143,8 @@ def _type_of_struct(kind: type[msgspec.Struct]) -> _Type:
             raise BadRequest(str(reason)) from None
 
     parent, _, module = kind.__module__.rpartition(".")
-    package = module if parent.endswith(".api") and module != "ollama" else "api"
+    package, _, _ = module.partition("_")  # a package of Ollama's may be several modules here
+    package = package if parent.endswith(".api") and module != "ollama" else "api"
     return _Type(f"{package}.{kind.__name__}", (dict,), convert, kind)
 
 

@@ -809,6 +809,7 @@ async def test_a_choice_of_tools_reaches_the_model(ask, choice, expected, names)
             "tool_choice: there is no tool 'g'",
         ),
         ({"model": "plain", "tools": [TOOL]}, "does not support tools"),
+        ({"tools": ["f"]}, "ResponsesRequest.tools of type openai.Tool"),
         ({"temperature": "hot"}, "ResponsesRequest.temperature of type float64"),
         ({"previous_response_id": "resp_1"}, "Previous response with id 'resp_1' not found."),
     ],
