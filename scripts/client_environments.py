@@ -1,8 +1,8 @@
 """Makes the environments of the client tests: one for each folder of ``tests/clients``.
 
 ``python scripts/client_environments.py [FOLDER…]`` makes what is missing, several at a time, with
-``pip`` and ``npm`` and their caches. Each lies in the project's cache under a key of everything
-that it is made from, so it is made once, and a change of a version makes another.
+``pip``, ``npm`` and ``go``. Each lies in the project's cache under a key of everything that it is
+made from, so it is made once, and a change of a version makes another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,14 +35,25 @@ LIMIT_S = 600.0
 _MADE = "made"
 
 
+class Language(NamedTuple):
+    """``lists``: the files that say which packages. ``program`` finds what runs a script, and its
+    version. ``install`` gives the commands that fill a place, ``run`` the one before a script.
+    """
+
+    lists: tuple[str, ...]
+    program: Callable[[], tuple[str, str]]
+    install: Callable[[Path, Path], list[list[str]]]
+    run: Callable[[str, Path], list[str]]
+
+
 class Environment(NamedTuple):
-    """``name``: the folder in ``tests/clients`` with the list of packages, ``python/…`` or
-    ``node/…``. ``place``: where the packages are. ``command``: what runs a script with them.
+    """``name``: the folder in ``tests/clients``, ``LANGUAGE/CLIENT``. ``place``: where its packages
+    are. ``command``: what runs a script with them.
     """
 
     name: str
     place: Path
-    command: tuple[str, ...]
+    command: list[str]
 
     @property
     def is_ready(self) -> bool:
@@ -55,20 +66,22 @@ class Missing(Exception):
 
 def find(name: str, cache: Path) -> Environment:
     """The environment of a folder, made or not. :raises Missing: there is nothing to run it."""
-    is_python = name.startswith("python/")
-    node = "" if is_python else _node()
-    version = sys.version if is_python else _version(node)
+    language = _language(name)
+    program, version = language.program()
     digest = hashlib.sha256(version.encode())
-    for path in _lists(name):
-        digest.update(path.read_bytes())
+    for file in language.lists:
+        digest.update((CLIENTS / name / file).read_bytes())
     place = cache / "clients" / name / digest.hexdigest()[:16]
-    return Environment(name, place, (str(place / "bin" / "python"), "-P") if is_python else (node,))
+    return Environment(name, place, language.run(program, place))
 
 
 def names() -> list[str]:
     """The folders of all environments."""
-    lists = [*CLIENTS.glob("python/*/requirements.txt"), *CLIENTS.glob("node/*/package.json")]
-    return sorted(str(path.parent.relative_to(CLIENTS)) for path in lists)
+    return sorted(
+        str(path.parent.relative_to(CLIENTS))
+        for language in LANGUAGES
+        for path in CLIENTS.glob(f"{language}/*/{LANGUAGES[language].lists[0]}")
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -102,51 +115,86 @@ def say(text: str) -> None:
 
 
 def _install(environment: Environment) -> None:
-    """:raises LoggedCommandFailed: pip or npm failed."""
-    log = environment.place.with_suffix(".log")
-    shutil.rmtree(environment.place)
-    environment.place.mkdir()
-    commands = _python_commands if environment.name.startswith("python/") else _node_commands
-    for words in commands(environment):
+    """:raises LoggedCommandFailed: the installer failed."""
+    place, log = environment.place, environment.place.with_suffix(".log")
+    shutil.rmtree(place)
+    place.mkdir()
+    for words in _language(environment.name).install(CLIENTS / environment.name, place):
         run_logged(words, title=environment.name, log=log, timeout_s=LIMIT_S, stream=io.StringIO())
-    (environment.place / _MADE).touch()
+    (place / _MADE).touch()
 
 
-def _python_commands(environment: Environment) -> list[list[str]]:
-    (requirements,) = _lists(environment.name)
-    python = environment.command[0]
+def _language(name: str) -> Language:
+    return LANGUAGES[name.partition("/")[0]]
+
+
+def _find_python() -> tuple[str, str]:
+    return sys.executable, sys.version
+
+
+def _install_python(folder: Path, place: Path) -> list[list[str]]:
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    install = ["--python", python, "install", "--no-deps", "--only-binary", ":all:"]
+    pip += ["--python", str(place / "bin" / "python")]
+    exactly = ["--no-deps", "--only-binary", ":all:", "-r", f"{folder}/requirements.txt"]
     return [
-        [sys.executable, "-m", "venv", "--without-pip", str(environment.place)],
-        [*pip, *install, "--requirement", str(requirements)],
-        [*pip, "--python", python, "check"],
+        [sys.executable, "-m", "venv", "--without-pip", str(place)],
+        [*pip, "install", *exactly],
+        [*pip, "check"],
     ]
 
 
-def _node_commands(environment: Environment) -> list[list[str]]:
-    for path in _lists(environment.name):
-        shutil.copy(path, environment.place)
+def _run_python(_program: str, place: Path) -> list[str]:
+    return [str(place / "bin" / "python"), "-P"]
+
+
+def _find_node() -> tuple[str, str]:
+    if shutil.which("npm") is None:
+        raise Missing("npm is not installed; on Debian: apt install npm")
+    return _find("node", "--version")
+
+
+def _install_node(folder: Path, place: Path) -> list[list[str]]:
     npm = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier"]
-    return [[*npm, "--prefix", str(environment.place)]]
+    return [
+        ["cp", f"{folder}/package.json", f"{folder}/package-lock.json", str(place)],
+        [*npm, "--prefix", str(place)],
+    ]
 
 
-def _lists(name: str) -> list[Path]:
-    """The files that say which packages."""
-    if name.startswith("python/"):
-        return [CLIENTS / name / "requirements.txt"]
-    return [CLIENTS / name / "package.json", CLIENTS / name / "package-lock.json"]
+def _find_go() -> tuple[str, str]:
+    return _find("go", "version")
 
 
-def _node() -> str:
-    program = shutil.which("node")
-    if program is None or shutil.which("npm") is None:
-        raise Missing("node and npm are not installed; on Debian: apt install npm")
-    return program
+def _install_go(folder: Path, place: Path) -> list[list[str]]:
+    flags = "GOFLAGS=-modcacherw"  # or the folder could not be removed
+    go = [*_go_variables(place), flags, "go", "-C", str(folder)]
+    compile_imports = ["list", "-e", "-export", "-deps", "."]  # which takes a minute
+    return [[*go, "mod", "download"], [*go, *compile_imports]]
 
 
-def _version(program: str) -> str:
-    return subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+def _run_go(program: str, place: Path) -> list[str]:
+    return [*_go_variables(place), "GOPROXY=off", program, "run", "checks.go"]
+
+
+def _go_variables(place: Path) -> list[str]:
+    return ["env", f"GOMODCACHE={place}/packages", f"GOCACHE={place}/builds", "GOTOOLCHAIN=local"]
+
+
+def _find(name: str, flag: str) -> tuple[str, str]:
+    program = shutil.which(name)
+    if program is None:
+        raise Missing(f"{name} is not installed")
+    done = subprocess.run([program, flag], capture_output=True, text=True, check=True)
+    return program, done.stdout
+
+
+LANGUAGES = {
+    "python": Language(("requirements.txt",), _find_python, _install_python, _run_python),
+    "node": Language(
+        ("package.json", "package-lock.json"), _find_node, _install_node, lambda node, _: [node]
+    ),
+    "go": Language(("go.mod", "go.sum"), _find_go, _install_go, _run_go),
+}
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,13 +77,11 @@ def verdicts(
 
 
 def _run(script: str, home: Path, **variables: str) -> dict[str, Verdict]:
-    environment = _environment(script.rpartition("/")[0])
-    path = (
-        CLIENTS / script if script.endswith(".py") else _beside_packages(environment, script, home)
-    )
+    folder, _, file = script.rpartition("/")
+    environment = _environment(folder)
     done = subprocess.run(
-        [*environment.command, str(path)],
-        cwd=home,
+        [*environment.command, file],
+        cwd=_workspace(environment, home),
         env={
             "PATH": os.environ["PATH"],
             "HOME": str(home),
@@ -117,13 +116,14 @@ def _environment(name: str) -> Any:
     pytest.fail(missing, pytrace=False)
 
 
-def _beside_packages(environment: Any, script: str, home: Path) -> Path:
-    """A copy of a script where Node looks for its imports: in folders above the script."""
-    copied = home / script
-    copied.parent.mkdir(parents=True, exist_ok=True)
-    copied.write_bytes((CLIENTS / script).read_bytes())
-    (home / "checks.mjs").write_bytes((CLIENTS / "checks.mjs").read_bytes())
-    packages = copied.parent / "node_modules"
-    if not packages.exists():
-        packages.symlink_to(environment.place / "node_modules")
+def _workspace(environment: Any, home: Path) -> Path:
+    """A copy of the scripts' folder where Node and Go look for what they import."""
+    copied = home / environment.name
+    if not copied.exists():
+        shutil.copytree(CLIENTS / environment.name, copied)
+        shutil.copy(CLIENTS / "checks.mjs", home)
+        shutil.copy(CLIENTS / "checks.go", copied)
+        packages = environment.place / "node_modules"
+        if packages.exists():
+            (copied / packages.name).symlink_to(packages)
     return copied

@@ -10,7 +10,7 @@ from pathlib import Path
 CLIENTS = Path(__file__).parent
 SCRIPTS = sorted(
     str(path.relative_to(CLIENTS))
-    for pattern in ("python/*/*.py", "node/*/*.mjs")
+    for pattern in ("python/*/*.py", "node/*/*.mjs", "go/*/*.go")
     for path in CLIENTS.glob(pattern)
 )
 """Paths in this folder: ``LANGUAGE/CLIENT/SUBJECT.py``. Those of one client share its packages."""
@@ -19,8 +19,8 @@ SCRIPTS = sorted(
 def checks_of(script: str) -> list[str]:
     """The names of its checks, in order."""
     text = (CLIENTS / script).read_text(encoding="utf-8")
-    if script.endswith(".mjs"):
-        return re.findall(r'^check\("([^"]+)"', text, re.MULTILINE)
+    if not script.endswith(".py"):
+        return re.findall(r'^\t?check\("([^"]+)"', text, re.MULTILINE)
     return [
         node.name
         for node in ast.parse(text).body
@@ -35,5 +35,7 @@ def packages_of(script: str) -> list[str]:
     if script.endswith(".mjs"):
         package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
         return [f"{name} {version}" for name, version in package["dependencies"].items()]
+    if script.endswith(".go"):
+        return re.findall(r"^require (.+)$", (folder / "go.mod").read_text(), re.MULTILINE)
     own, _, _ = (folder / "requirements.txt").read_text(encoding="utf-8").partition("\n\n")
     return own.replace("==", " ").splitlines()

@@ -91,6 +91,8 @@ def test_every_version_is_exact():
     for path in CLIENTS.glob("node/*/package.json"):
         for version in json.loads(path.read_text())["dependencies"].values():
             assert re.fullmatch(r"\d+\.\d+\.\d+", version), path
+    for path in CLIENTS.glob("go/*/go.mod"):
+        assert (path.parent / "go.sum").read_text()
 
 
 def test_lock_files_name_no_server_but_what_the_packages_must_contain():
