@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 
 from ollama_async.core.conversation import Sampling
+from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.engine import (
     Constraint,
     EngineError,
@@ -129,8 +130,10 @@ def _open_projector(
     """None without one; most models do without the time that importing it takes."""
     if not spec.projector:
         return None
-    from ollama_async.workers.child.engines import llama_projector  # noqa: PLC0415
-
+    try:
+        from ollama_async.workers.child.engines import llama_projector  # noqa: PLC0415
+    except (ImportError, OSError, RuntimeError) as reason:
+        raise LoadFailed(f"the engine library cannot read images: {reason}") from reason
     return llama_projector.open_projector(spec, model, progress, log)
 
 
