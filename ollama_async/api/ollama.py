@@ -330,10 +330,13 @@ class AnswerCall(msgspec.Struct):
     function: AnswerFunction
 
 
-class DebugInfo(msgspec.Struct):
-    """For ``_debug_render_only``: the prompt as the model would read it."""
+class DebugInfo(msgspec.Struct, omit_defaults=True):
+    """For ``_debug_render_only``: the prompt as the model would read it, and the number of images
+    in the request.
+    """
 
     rendered_template: str
+    image_count: int = 0
 
 
 class TokenLogprob(msgspec.Struct, omit_defaults=True):

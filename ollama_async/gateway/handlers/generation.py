@@ -214,12 +214,21 @@ def _translate(params: GenerateRequest | ChatRequest) -> Call:
     renders_only = params.debug_render_only and not _is_empty(params)
     return Call(
         requests=[params],
-        response_format=response_format(params.model, renders_only=renders_only),
+        response_format=response_format(
+            params.model, renders_only=renders_only, image_count=len(images_of(params))
+        ),
         is_streamed=params.is_streaming and not renders_only,
         no_model=partial(BadRequest, "model is required")
         if is_chat
         else partial(NotFound, "model '' not found"),
     )
+
+
+def images_of(request: GenerateRequest | ChatRequest) -> list[bytes]:
+    """Those of the request, in order; recordings, too."""
+    if isinstance(request, GenerateRequest):
+        return request.images
+    return [image for message in request.messages for image in message.images]
 
 
 _GENERATE = GenerationRoute(kind=GenerateRequest, translate=_translate)

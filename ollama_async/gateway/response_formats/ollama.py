@@ -22,7 +22,8 @@ from ollama_async.gateway.response_formats.logprobs import logprob_json
 class OllamaFormat(SingleChoice):
     """What both routes have in common. ``model`` is the name that the client used.
 
-    ``renders_only`` (``_debug_render_only``): the content of the answer is the prompt itself.
+    ``renders_only`` (``_debug_render_only``): the content of the answer is the prompt itself, for
+    which ``image_count`` images came.
     """
 
     content_type = NDJSON_TYPE
@@ -31,9 +32,10 @@ class OllamaFormat(SingleChoice):
     _before_thinking: ClassVar[bytes]
     _after: ClassVar[bytes]
 
-    def __init__(self, model: str, *, renders_only: bool = False) -> None:
+    def __init__(self, model: str, *, renders_only: bool = False, image_count: int = 0) -> None:
         self._model = model
         self._renders_only = renders_only
+        self._image_count = image_count
         self.text = self._line(self._before_text)
         self.thinking = self._line(self._before_thinking)
 
@@ -84,7 +86,7 @@ class OllamaGenerateFormat(OllamaFormat):
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
         if self._renders_only:
-            debug_info = ollama.DebugInfo(answer.content.text)
+            debug_info = ollama.DebugInfo(answer.content.text, self._image_count)
             return self._object(response="", done=False, debug_info=debug_info)
         return self._object(
             response=answer.content.text,
@@ -115,7 +117,7 @@ class OllamaChatFormat(OllamaFormat):
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
         if self._renders_only:
-            debug_info = ollama.DebugInfo(answer.content.text)
+            debug_info = ollama.DebugInfo(answer.content.text, self._image_count)
             message = ollama.AnswerMessage(role="", content="")
             return self._object(message=message, done=False, debug_info=debug_info)
         return self._object(
