@@ -298,7 +298,7 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         found = Delimiters(
             calls=HERMES_TAGS if any(calls.is_plain_json for calls in self.calls) else None,
             syntaxes=syntaxes,
-            forced=next((calls.forced for calls in self.calls if syntaxes and calls.forced), None),
+            forced=self._forced(context) if syntaxes else None,
         )
         thoughts = self.thoughts
         if thoughts is None or (self.tools_instead and context.tools):
@@ -310,6 +310,12 @@ class ParserSpec(msgspec.Struct, frozen=True, kw_only=True):
         if begin is Begin.CONTENT and not may_think:
             return found
         return replace(found, thoughts=(f"{thoughts.open}{thoughts.label}", thoughts.close))
+
+    def _forced(self, context: ParserContext) -> ForcedCall | None:
+        forced = next((calls.forced for calls in self.calls if calls.forced), None)
+        if forced is not None and self._call_begun(context):
+            return replace(forced, opening="")
+        return forced
 
     def _shows(self, thoughts: ThinkingSpec, context: ParserContext) -> bool:
         return self.handles_thinking and thoughts.is_thinking(context)
