@@ -487,6 +487,19 @@ class VersionResponse(msgspec.Struct):
     version: str
 
 
+class HealthResponse(msgspec.Struct):
+    """Not in Ollama. ``waiting`` and ``running`` requests; ``capacity``: of those that wait."""
+
+    status: Literal["ok", "draining"]
+    version: str
+    uptime_s: int
+    waiting: int
+    capacity: int
+    running: int
+    models_loaded: int
+    models_loading: int
+
+
 class CloudStatus(msgspec.Struct):
     """``source``: what disabled it."""
 

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from ollama_async.gateway import openapi
-from ollama_async.gateway.openapi import OPERATIONS, Operation
+from ollama_async.gateway.openapi_operations import OPERATIONS, Operation
 from ollama_async.gateway.response_formats.errors import Protocol, protocol_of
 from tests.integration.conftest import running_servers
 

@@ -51,17 +51,17 @@ async def healthz(request: web.Request) -> web.Response:
     dependencies = request.app[DEPENDENCIES]
     snapshot = dependencies.backend.snapshot()
     is_draining = dependencies.lifecycle.is_draining
-    facts = {
-        "status": "draining" if is_draining else "ok",
-        "version": __version__,
-        "uptime_s": int(time.monotonic() - dependencies.lifecycle.started_at),
-        "waiting": snapshot.queued,
-        "capacity": snapshot.capacity,
-        "running": sum(snapshot.running.values()),
-        "models_loaded": len(snapshot.loaded),
-        "models_loading": snapshot.loading,
-    }
-    return json_response(encode.to_json(facts), status=503 if is_draining else 200)
+    health = ollama.HealthResponse(
+        status="draining" if is_draining else "ok",
+        version=__version__,
+        uptime_s=int(time.monotonic() - dependencies.lifecycle.started_at),
+        waiting=snapshot.queued,
+        capacity=snapshot.capacity,
+        running=sum(snapshot.running.values()),
+        models_loaded=len(snapshot.loaded),
+        models_loading=snapshot.loading,
+    )
+    return json_response(encode.to_json(health), status=503 if is_draining else 200)
 
 
 def _row(model: LoadedModel) -> ollama.ProcessModelResponse:

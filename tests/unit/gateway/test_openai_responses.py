@@ -399,7 +399,7 @@ async def test_the_bytes_of_a_stream_are_those_of_the_golden_file(
     async with session.post(url + PATH, json=body) as response:
         text = await response.text()
 
-    assert text == (GOLDEN / "openai_responses.txt").read_text(encoding="utf-8")
+    assert text == (GOLDEN / "openai-responses.txt").read_text(encoding="utf-8")
 
 
 async def test_a_response_that_is_cut_off_ends_with_incomplete(post, backend):
