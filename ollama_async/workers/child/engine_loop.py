@@ -66,6 +66,7 @@ class EngineLoop:
         self._repetition_limit = repetition_limit
         self._clock_ns = clock_ns
         self._waiting: deque[PreparedRequest] = deque()
+        # a step replaces both lists and does not change them: it uses those that it began with
         self._prefilling: list[RunningSequence] = []  # in order of arrival
         self._decoding: list[RunningSequence] = []
         self._logprob_requests = 0  # that have a slot
@@ -157,8 +158,8 @@ class EngineLoop:
         is_waiting = False
         if self._prefilling:
             ordered = self._planner.order(self._prefilling)
-            begun = [each for each in ordered if self._begin(each)]
-            ready = [each for each in begun if self._is_encoded(each)]
+            begun = [each for each in ordered if self._begin(each) and self._can_go_on(each)]
+            ready = [each for each in begun if each.is_encoded]
             is_waiting = len(ready) < len(begun)
             if ready and ready[0].next_piece is not None:
                 self._read_piece(ready[0], *ready[0].next_piece, streams=len(decoding))
@@ -188,19 +189,16 @@ class EngineLoop:
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
         if chunks:
             decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
-        if self._logprob_requests:
-            self._add_logprobs(decoding, sampled)
         self._accept_tokens(decoding, sampled, ended_ns)
         return True
 
-    def _is_encoded(self, sequence: RunningSequence) -> bool:
-        """Whether the piece that comes next, if any, has its embeddings."""
+    def _can_go_on(self, sequence: RunningSequence) -> bool:
+        """False if the piece that comes next could not be encoded; then the request has failed."""
         following = sequence.next_piece
-        if following is None or following[0].media.embeddings:
-            return True
-        if error := following[0].media.error:
+        if following is not None and (error := following[0].media.error):
             self._fail([sequence], EngineError(error))
-        return False
+            return False
+        return True
 
     def _read_piece(
         self, sequence: RunningSequence, piece: MediaPiece, offset: int, *, streams: int
@@ -271,8 +269,8 @@ class EngineLoop:
             if sequence.missing:
                 continue
             sequence.first_token_ns = ended_ns
-            self._prefilling.remove(sequence)
-            self._decoding.append(sequence)
+            self._prefilling = [each for each in self._prefilling if each is not sequence]
+            self._decoding = [*self._decoding, sequence]
             # as if the last token of the prompt had been decoded in this step
             sequence.last[0] = sequence.slot.tokens.pop()
             sequence.row.position = len(prompt) - 1
@@ -297,6 +295,8 @@ class EngineLoop:
         self, sequences: list[RunningSequence], sampled: list[int], now_ns: int
     ) -> None:
         """The hot path: what a token costs besides the engine."""
+        if self._logprob_requests:
+            self._add_logprobs(sequences, sampled)
         deltas, is_end = self._output.deltas, self._engine.is_end
         for sequence, token in zip(sequences, sampled, strict=True):
             row, last = sequence.row, sequence.last
@@ -406,7 +406,7 @@ class EngineLoop:
             self._output.add(Failed(sequence.id, EngineFailed.code, str(error)))
 
     def _release(self, sequence: RunningSequence) -> None:
-        """Free the slot. Lists are replaced, not changed: a step may be iterating over them."""
+        """Free the slot."""
         self._prefilling = [each for each in self._prefilling if each is not sequence]
         self._decoding = [each for each in self._decoding if each is not sequence]
         self._logprob_requests -= sequence.request.logprobs >= 0

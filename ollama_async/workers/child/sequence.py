@@ -94,6 +94,12 @@ class RunningSequence:
         return None
 
     @property
+    def is_encoded(self) -> bool:
+        """Whether that piece, if there is one, has its embeddings."""
+        following = self.next_piece
+        return following is None or bool(following[0].media.embeddings)
+
+    @property
     def readable(self) -> int:
         """Tokens of the prompt that can be read now: up to the next such piece."""
         if not self.request.pieces:

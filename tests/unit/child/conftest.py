@@ -77,6 +77,9 @@ class FakeEngine:
     def _next(self, slot):
         return END if self.length(slot) else next_token(self.cache[slot])
 
+    def logprobs(self, _slot, token, _top):
+        return -0.5, [(token, -0.5)]
+
     def trim(self, slot, length):
         if not self.facts.can_trim and length:
             self.cache[slot] = []

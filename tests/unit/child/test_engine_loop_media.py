@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from ollama_async.core.conversation import Logprobs
 from ollama_async.workers.child.engines.engine import PieceEmbeddings
 from ollama_async.workers.child.media import Media, MediaPiece
-from ollama_async.workers.messages import Cancel, Done, Failed
+from ollama_async.workers.messages import Cancel, Deltas, Done, Failed
 from tests.unit.child.conftest import answer_to
 from tests.unit.child.loop_harness import LoopHarness, prepared
 
@@ -121,6 +122,17 @@ def test_a_failed_encoding_ends_its_request(harness):
     assert media.is_dropped
 
 
+def test_what_waited_for_a_failed_image_goes_on_at_once(harness):
+    """Nothing else would wake the step thread."""
+    one, media = with_image(1, range(3), 40, range(5))
+    other, _ = with_image(2, range(3), 40, range(6))
+    harness.put(one, other)
+    harness.iterate(2)
+    media.error = "no"
+    assert harness.engine_loop._step(), "the text before the other one's image"
+    assert not harness.engine_loop._step()
+
+
 def test_a_failed_step_with_a_piece_ends_no_stream(harness, encoder):
     harness.put(prepared(1, range(4), 40))
     harness.iterate(3)
@@ -188,3 +200,31 @@ def test_a_sampler_sees_no_places(harness, encoder, monkeypatch):
     harness.put(request)
     harness.finish(1)
     assert prompts == [[0, 1, 2, 0, 1]]
+
+
+def test_an_answer_that_ends_behind_an_image_ends_no_stream(harness, encoder):
+    """Its only token is sampled with the piece, before the step of the streams."""
+    harness.put(prepared(1, range(4), 40))
+    harness.iterate(3)
+    request, media = with_image(2, range(3), 4, [], count=1)
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1, 2)
+    assert harness.ends()[2].reason == "length"
+    assert harness.texts()[2] == answer_to(request.tokens, 1)
+    assert harness.texts()[1] == answer_to(range(4), 40)
+
+
+def test_the_first_token_behind_an_image_has_logprobs(harness, encoder):
+    request, media = with_image(1, range(3), 4, [], count=3, logprobs=0)
+    encoder.encode(media)
+    harness.put(request)
+    harness.finish(1)
+    parts = [
+        delta
+        for message in harness.sent()
+        if isinstance(message, Deltas)
+        for _, delta in message.items
+        if isinstance(delta, Logprobs)
+    ]
+    assert len(parts) == 3
