@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from ollama_async.core.errors import BadRequest
-from ollama_async.prompts.output_format import Delimiters
+from ollama_async.prompts.output_format import CallSyntax, Delimiters, ForcedCall
 from tests.unit.child.constraint_harness import (
     BRACES,
     CLOSE,
@@ -243,4 +243,80 @@ def test_a_forced_call_goes_before_the_format():
 def test_a_call_that_cannot_be_forced_is_refused(marks, tools, choice, named):
     with pytest.raises(BadRequest) as refused:
         constrain(marks=marks, tools=tools, tool_choice=choice)
+    assert named in refused.value.message
+
+
+# Calls that are not plain JSON
+
+TAGGED = CallSyntax(
+    forms=("<f={name}> {parameters} </f>",), parameter="<p={key}>{value}</p>", close=("</c>",)
+)
+SEVERAL = msgspec.structs.replace(TAGGED, repeated=True)
+FORCED = Delimiters(thoughts=("<think>", "</think>"), forced=ForcedCall("<c>", SEVERAL))
+ONE = "<f=weather><p=city>Rome</p></f>"
+OTHER = '<f=say "hi"></f>'
+
+
+@pytest.mark.parametrize(
+    ("choice", "parallel", "answer", "kept"),
+    [
+        ("weather", True, f"<c>{ONE}</c>", True),
+        ("weather", True, f"<think>Rome?</think><c>{ONE}</c>", True),
+        ("weather", True, f"<c>\n{ONE}\n</c>", True),
+        ("weather", True, f"<c>{OTHER}</c>", False),
+        ("weather", True, f"<c>{ONE}{ONE}</c>", False),
+        ("weather", True, "<c><f=weather></f></c>", False),
+        ("weather", True, f"So: <c>{ONE}</c>", False),
+        ("weather", True, ONE, False),
+        ("required", True, f"<c>{OTHER}</c>", True),
+        ("required", True, f"<c>{ONE}{OTHER}</c>", True),
+        ("required", False, f"<c>{ONE}{OTHER}</c>", False),
+        ("required", True, "", False),
+    ],
+)
+def test_a_call_can_be_forced_in_a_familys_own_syntax(choice, parallel, answer, kept):
+    constraint = constrain(
+        marks=FORCED, tools=TOOLS, tool_choice=choice, parallel_tool_calls=parallel
+    )
+
+    assert keeps(constraint, answer) is kept
+
+
+def test_thoughts_before_a_call_may_end_in_their_own_way():
+    forced = ForcedCall("<c>", TAGGED, thoughts_end="</think><next>")
+    marks = Delimiters(thoughts=("<think>", "</think><final>"), opening="<final>", forced=forced)
+
+    def allowed(answer, **more):
+        return keeps(constrain(marks=marks, tools=TOOLS, tool_choice="weather", **more), answer)
+
+    assert allowed(f"<think>Rome?</think><next><c>{ONE}</c>")
+    assert not allowed(f"<think>Rome?</think><final><c>{ONE}</c>")
+    assert allowed(f"<c>{ONE}</c>")
+    assert not allowed(f"<final><c>{ONE}</c>")
+    assert allowed(f"<c>{ONE}</c>", think=False)
+
+
+def test_what_cannot_be_enforced_of_a_schema_is_left_out_of_a_forced_call():
+    odd = {"function": {"name": "odd", "parameters": {"not": {}, "properties": {"a": {}}}}}
+
+    assert keeps(constrain(marks=FORCED, tools=[odd], tool_choice="odd"), "<c><f=odd></f></c>")
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "named"),
+    [
+        (TOOLS, "news", "there is no tool 'news'"),
+        ([], "required", "no tools"),
+        ([{"function": {}}, {}], "required", "there is no tool"),
+        (TOOLS * 200, "required", "more than 256 tools"),
+        (
+            [{"function": {"name": "f", "description": "x" * (1 << 18)}}],
+            "f",
+            "bytes of their descriptions",
+        ),
+    ],
+)
+def test_a_call_that_cannot_be_forced_in_a_syntax_is_refused(tools, choice, named):
+    with pytest.raises(BadRequest) as refused:
+        constrain(marks=FORCED, tools=tools, tool_choice=choice)
     assert named in refused.value.message
