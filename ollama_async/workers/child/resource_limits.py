@@ -42,7 +42,7 @@ QUICK_S = 0.03
 """CPU time for rendering with a quick budget."""
 
 QUICK_CHARACTERS = 1 << 15
-"""Characters of all renderings with a quick budget. Tokenizing them takes 8 ms, or 50 ms where they
+"""Characters of all renderings with a quick budget. Tokenizing them takes 8 ms, or 16 ms where they
 are nothing but control tokens."""
 
 QUICK_MESSAGES = 1 << 12

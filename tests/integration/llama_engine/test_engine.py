@@ -17,10 +17,11 @@ import pytest
 from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.native.tiny_model import write_tiny_model
-from ollama_async.workers.child.engines import llama_sampling
+from ollama_async.workers.child.engines import llama_model, llama_sampling
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
 from ollama_async.workers.child.engines.logits import log_probabilities
+from tests.growth import is_linear
 from tests.integration.llama_engine.harness import (
     GREEDY,
     QUESTIONS,
@@ -88,6 +89,27 @@ def test_special_tokens_are_parsed_only_on_request(request, of, special):
 def test_bos_comes_only_on_request(engine):
     assert engine.tokenize("a", add_special=True, parse_special=True)[0] == 1
     assert engine.tokenize("a", add_special=False, parse_special=True)[0] != 1
+
+
+@pytest.mark.parametrize("adds", [False, True])
+@pytest.mark.parametrize("parses", [False, True])
+def test_a_text_that_is_tokenized_in_pieces_has_the_tokens_of_the_whole(
+    demo_engine, monkeypatch, adds, parses
+):
+    text = "<|im_start|>user\nWhat is a panda?  <|im_end|>\n<|im_start|><|im_end|>" * 1000
+    options = {"add_special": adds, "parse_special": parses}
+    tokens = demo_engine.tokenize(text, **options)
+    monkeypatch.setattr(llama_model, "SHORT_BYTES", len(text))
+    assert demo_engine.tokenize(text, **options) == tokens
+
+
+@pytest.mark.slow
+def test_the_time_to_tokenize_control_tokens_is_linear(demo_engine):
+    def prepare(size):
+        text = "<|im_start|>x" * size
+        return lambda: demo_engine.tokenize(text, add_special=False, parse_special=True)
+
+    assert is_linear(prepare, 1000)
 
 
 def test_lone_surrogates_do_not_stop_the_tokenizer(engine):

@@ -13,12 +13,14 @@ import re
 import sys
 import unicodedata
 from collections import deque
+from functools import cached_property
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.engine import EngineError, Progress
+from ollama_async.workers.child.engines.text_cutter import TextCutter
 from ollama_async.workers.load_spec import LoadSpec
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
@@ -222,6 +224,18 @@ _COMPOSES = b"ollama_async.tokenizer.nfc"
 _MARK = re.compile(r"(<[^<>\s]*>)")
 
 
+SHORT_BYTES = 4 << 10
+"""A text that is tokenized at once."""
+
+_SAMPLE = b"a"
+
+_UNKNOWN = lib.LLAMA_TOKEN_ATTR_UNKNOWN
+_CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL
+_USER_DEFINED = lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+_STRIPS_BEFORE = lib.LLAMA_TOKEN_ATTR_LSTRIP
+_STRIPS_AFTER = lib.LLAMA_TOKEN_ATTR_RSTRIP
+
+
 class LlamaTokenizer:
     """The tokenizer of a loaded ``model``, the library's pointer, which must outlive this object.
 
@@ -248,6 +262,17 @@ class LlamaTokenizer:
         :raises EngineError: the library cannot tokenize this text.
         """
         data = (_normalize_nfc(text) if self._composes else text).encode(errors="replace")
+        if len(data) <= SHORT_BYTES:
+            return self._tokenize(data, add_special, parse_special)
+        cutter = self._all_cutter if parse_special else self._plain_cutter
+        front, back = self._ends if add_special else ([], [])
+        tokens = list(front)
+        for piece in cutter.pieces(data):
+            tokens += self._tokenize(piece, False, parse_special)
+        return tokens + back
+
+    def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
+        """:raises EngineError: the library cannot tokenize this text."""
         size = len(data) + 8  # no token is shorter than a byte; space for BOS, EOS, a prefix
         for _ in range(2):
             tokens = (ctypes.c_int32 * size)()
@@ -258,6 +283,33 @@ class LlamaTokenizer:
                 return tokens[:count]
             size = -count
         raise EngineError("the tokenizer refused the text")
+
+    @cached_property
+    def _ends(self) -> tuple[list[int], list[int]]:
+        """The tokens that are added before and after a text."""
+        bare, whole = (self._tokenize(_SAMPLE, adds, False) for adds in (False, True))
+        at = next(at for at in range(len(whole)) if whole[at : at + len(bare)] == bare)
+        return whole[:at], whole[at + len(bare) :]
+
+    @cached_property
+    def _all_cutter(self) -> TextCutter:
+        return self._make_cutter(_CONTROL | _UNKNOWN | _USER_DEFINED, 0)
+
+    @cached_property
+    def _plain_cutter(self) -> TextCutter:
+        """Without control tokens, whose names are plain text then."""
+        return self._make_cutter(_USER_DEFINED, _CONTROL | _UNKNOWN)
+
+    def _make_cutter(self, some: int, none: int) -> TextCutter:
+        """For the tokens with ``some`` of the attributes and with ``none`` of the others."""
+        special, strips_after = {}, False
+        for token in range(self.size):  # takes some 0.1 s
+            attributes: int = lib.llama_vocab_get_attr(self._vocab, token)
+            if attributes & some and not attributes & none:
+                text: bytes = lib.llama_vocab_get_text(self._vocab, token) or b""
+                special[text] = bool(attributes & _STRIPS_BEFORE)
+                strips_after |= bool(attributes & _STRIPS_AFTER)
+        return TextCutter(special, strips_after=strips_after)
 
     def piece(self, token: int) -> bytes:
         if not 0 <= token < self.size:
