@@ -1,7 +1,7 @@
 """Images and recordings in prompts: their places in it, and the thread that makes embeddings.
 
 In a prompt's tokens, each place of an image has a negative number of its own, which depends on the
-bytes of the file and on nothing else. So prefixes that end behind the same image are equal lists,
+bytes of the file and its owner only. So prefixes that end behind the same image are equal lists,
 and are found, copied and trimmed like those of text.
 
 :class:`MediaReader` counts these places, which needs only the size of an image. Embeddings are made
@@ -105,18 +105,24 @@ class MediaReader:
         self._make_run = make_run
         self._layouts: BoundedCache[bytes, Layout] = BoundedCache(_LAYOUTS, 1 << 20)
 
-    def read_all(self, files: Sequence[bytes], budget: PreparationBudget) -> list[Media]:
-        """The images and recordings of one request.
+    def read_all(
+        self, files: Sequence[bytes], budget: PreparationBudget, owner: str = ""
+    ) -> list[Media]:
+        """The images and recordings of one request. Whether a file is known shows in timings, so
+        those of other owners are not.
 
         :raises OverBudget: files must be decoded, and the budget is quick.
         :raises BadRequest: one cannot be read, by us or by this model, or all take too long.
         """
         budget.charge_hashing(sum(map(len, files)))
         run = self._make_run(DECODE_S, _takes_too_long)
-        return [self._read(file, run, budget) for file in files]
+        salt = hashlib.sha256(owner.encode()).digest()
+        return [self._read(file, salt, run, budget) for file in files]
 
-    def _read(self, file: bytes, run: Run, budget: PreparationBudget) -> Media:
-        digest = hashlib.sha256(file).digest()
+    def _read(self, file: bytes, salt: bytes, run: Run, budget: PreparationBudget) -> Media:
+        hashed = hashlib.sha256(salt)
+        hashed.update(file)
+        digest = hashed.digest()
         layout = self._layouts.get(digest)
         if layout is None:
             budget.allow_build()

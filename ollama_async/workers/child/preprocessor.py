@@ -120,7 +120,8 @@ class RequestPreparer:
         sampling = inference.sampling
         self._check_sampling(sampling)
         num_ctx, keep = self._find_context(inference)
-        encoded = self._encoder.encode(inference, num_ctx, keep, budget)
+        owner = "" if self._shares_prefixes else request.client
+        encoded = self._encoder.encode(inference, num_ctx, keep, budget, owner)
         tokens = encoded.tokens
         if not tokens:
             raise BadRequest("the prompt is empty")
@@ -146,7 +147,7 @@ class RequestPreparer:
             special=encoded.special,
             constraint=constraint,
             client=request.client,
-            owner="" if self._shares_prefixes else request.client,
+            owner=owner,
             public_tokens=public_tokens,
             logprobs=inference.logprobs,
             pieces=encoded.pieces,

@@ -168,14 +168,20 @@ class PromptEncoder:
         self._failed: BoundedCache[bytes, TemplateFailed] = BoundedCache(_FAILURES, _FAILURES)
 
     def encode(
-        self, inference: Inference, num_ctx: int, keep: int, budget: PreparationBudget
+        self,
+        inference: Inference,
+        num_ctx: int,
+        keep: int,
+        budget: PreparationBudget,
+        owner: str = "",
     ) -> EncodedPrompt:
         """The prompt, with fewer than ``num_ctx`` tokens. If necessary and allowed, old messages
-        are dropped, and then the middle of the tokens, but none of the first ``keep``.
+        are dropped, and then the middle of the tokens, but none of the first ``keep``. ``owner``:
+        whose images these are.
 
         :raises ServerError: it cannot be rendered, or is too long.
         """
-        encoded = self._encode(inference, num_ctx, budget)
+        encoded = self._encode(inference, num_ctx, budget, owner)
         if len(encoded.tokens) < num_ctx:
             return encoded
         if encoded.pieces or not (inference.shift and inference.prompt.truncate):
@@ -184,11 +190,11 @@ class PromptEncoder:
         return msgspec.structs.replace(encoded, tokens=tokens, is_cut=True)
 
     def _encode(
-        self, inference: Inference, num_ctx: int, budget: PreparationBudget
+        self, inference: Inference, num_ctx: int, budget: PreparationBudget, owner: str
     ) -> EncodedPrompt:
         prompt = inference.prompt
         context = check_tokens(prompt.context, self._facts.vocab_size, "context")
-        media = self._read_media(prompt.messages, budget)
+        media = self._read_media(prompt.messages, budget, owner)
         if prompt.raw is not None:
             text = mark_raw(prompt.raw, len(media)) if media else prompt.raw
             tokens, pieces = self._tokenize_all(text, media, context, num_ctx, budget)
@@ -207,7 +213,9 @@ class PromptEncoder:
             self._failed.put(digest, error, 1)
             raise
 
-    def _read_media(self, messages: Sequence[Message], budget: PreparationBudget) -> list[Media]:
+    def _read_media(
+        self, messages: Sequence[Message], budget: PreparationBudget, owner: str
+    ) -> list[Media]:
         """All images and recordings, in order.
 
         :raises BadRequest: the model does not read them, or not these.
@@ -217,7 +225,7 @@ class PromptEncoder:
             return []
         if self._media_reader is None:
             raise BadRequest("this model does not support images")
-        return self._media_reader.read_all(files, budget)
+        return self._media_reader.read_all(files, budget, owner)
 
     def _render(
         self,

@@ -114,6 +114,15 @@ def test_a_file_is_counted_once(reader, projector):
     assert projector.counted == [(30, 40, 3)] * 2
 
 
+def test_owners_do_not_share_what_is_known(reader, projector):
+    (one,) = reader.read_all([photo()], budget(), "a")
+    with pytest.raises(OverBudget):
+        reader.read_all([photo()], budget(is_quick=True), "b")
+    (other,) = reader.read_all([photo()], budget(), "b")
+    assert one.digest != other.digest
+    assert len(projector.counted) == 2
+
+
 def test_a_quick_try_decodes_nothing(reader, projector, monkeypatch):
     with pytest.raises(OverBudget):
         reader.read_all([photo()], budget(is_quick=True))
