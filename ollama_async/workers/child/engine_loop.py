@@ -116,7 +116,7 @@ class EngineLoop:
             self._waiting.append(entry)
         else:
             self._output.add(Started(entry.id, len(entry.tokens)))
-            context = _without_media(entry.tokens, entry) if entry.returns_context else []
+            context = entry.without_media(entry.tokens) if entry.returns_context else []
             self._output.add(Done(entry.id, "length", Usage(prompt=len(entry.tokens)), context))
 
     def _cancel(self, request_id: int) -> None:
@@ -237,24 +237,17 @@ class EngineLoop:
             sequence.cached = self.slots.prepare(sequence.slot, sequence.query)
             self._engine.begin(
                 *(sequence.slot.index, request.sampling),
-                _without_media(request.tokens, request),
+                request.without_media(request.tokens),
                 request.constraint,
             )
         except EngineError as error:
             self._fail([sequence], error)
             return False
         sequence.prefilled = sequence.cached
-        self._request_embeddings(sequence)
+        if self._encoder is not None:
+            self._encoder.request_after(sequence.prefilled, request.pieces, request.client)
         self._output.add(Started(request.id, len(request.tokens), sequence.cached))
         return True
-
-    def _request_embeddings(self, sequence: RunningSequence) -> None:
-        """Of what comes after the reused prefix."""
-        asked: set[int] = set()
-        for at, piece in sequence.request.pieces.items():
-            if at >= sequence.prefilled and self._encoder and id(piece.media) not in asked:
-                asked.add(id(piece.media))
-                self._encoder.request(piece.media, sequence.request.client)
 
     def _advance_prefill(
         self, chunks: list[tuple[RunningSequence, int]], begun_ns: int, ended_ns: int
@@ -384,7 +377,7 @@ class EngineLoop:
             context = sequence.slot.tokens[-CONTEXT_LIMIT:]
             if unevaluated:
                 context.append(sequence.last[0])
-            context = _without_media(context, sequence.request)
+            context = sequence.request.without_media(context)
             sequence.remove_stop_string(context)
         repeated = sequence.repeated
         if repeated:
@@ -415,8 +408,3 @@ class EngineLoop:
         sequence.slot.is_busy = False
         for piece in sequence.request.pieces.values():
             piece.media.is_dropped = True
-
-
-def _without_media(tokens: list[int], request: PreparedRequest) -> list[int]:
-    """``tokens`` without the places of images and recordings, whose numbers are negative."""
-    return [token for token in tokens if token >= 0] if request.pieces else tokens

@@ -52,6 +52,10 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     logprobs: int = -1
     pieces: Mapping[int, MediaPiece] = {}
 
+    def without_media(self, tokens: list[int]) -> list[int]:
+        """``tokens`` without the places of images and recordings, whose numbers are negative."""
+        return [token for token in tokens if token >= 0] if self.pieces else tokens
+
 
 P = TypeVar("P")
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 
 import msgspec
@@ -189,6 +189,12 @@ class MediaEncoder:
         with self._changed:
             self._waiting.put(client, next(self._numbers), media)
             self._changed.notify()
+
+    def request_after(self, begin: int, pieces: Mapping[int, MediaPiece], client: str) -> None:
+        """:meth:`request` all that have a piece at ``begin`` or after it in a prompt."""
+        waited_for = {id(piece.media): piece.media for at, piece in pieces.items() if at >= begin}
+        for media in waited_for.values():
+            self.request(media, client)
 
     def run(self) -> None:
         """Until :meth:`close`."""

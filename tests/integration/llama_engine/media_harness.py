@@ -62,10 +62,13 @@ class MediaWorker:
 
     def submit(self, *messages, count=8, client="", **prompt):
         """The id of a request that is ready for a slot."""
-        request_id = next(self._ids)
-        sampling = Sampling(temperature=0, num_predict=count)
         given = Prompt(messages=list(messages), chat_format=FORMAT, **prompt)
-        self._preprocessor.put(Submit(request_id, Inference(given, sampling), client))
+        return self.put(given, count=count, client=client)
+
+    def put(self, prompt, *, count=8, client="", **options):
+        request_id = next(self._ids)
+        task = Inference(prompt, Sampling(temperature=0, num_predict=count), **options)
+        self._preprocessor.put(Submit(request_id, task, client))
         request = self._preprocessor._quick.take()
         self._preprocessor.prepare(request, is_quick=False)
         return request_id
@@ -92,11 +95,14 @@ class MediaWorker:
         self.end(request_id)
         return self.text_so_far(request_id)
 
-    def text_so_far(self, request_id):
-        deltas = (
+    def deltas(self, request_id):
+        items = (
             item for message in self.sent if isinstance(message, Deltas) for item in message.items
         )
-        return "".join(text for number, text in deltas if number == request_id)
+        return [delta for number, delta in items if number == request_id]
+
+    def text_so_far(self, request_id):
+        return "".join(self.deltas(request_id))
 
     def started(self, request_id):
         return [each for each in self.sent if isinstance(each, Started) and each.id == request_id]

@@ -5,7 +5,7 @@ import ctypes
 import numpy as np
 import pytest
 
-from ollama_async.core.conversation import Sampling
+from ollama_async.core.conversation import Logprobs, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.engine import PieceShape, Row
 from ollama_async.workers.messages import Failed
@@ -275,18 +275,23 @@ def test_a_conversation_that_cannot_be_truncated_is_refused(worker):
     assert "longer than the context" in end.message
 
 
-def test_the_context_has_no_places_of_images(seeing, start_worker):
-    from ollama_async.core.conversation import Inference, Prompt
-    from ollama_async.workers.messages import Submit
+RAW = Prompt(raw="the water [img]", messages=[user("", photo())])
+"""Ends with an image, without the token that ends it."""
 
-    worker = start_worker(seeing)
-    prompt = Prompt(raw="the [img] water", messages=[user("", photo())])
-    task = Inference(prompt, Sampling(temperature=0, num_predict=3), returns_context=True)
-    worker._preprocessor.put(Submit(99, task))
-    worker._preprocessor.prepare(worker._preprocessor._quick.take(), is_quick=False)
-    context = worker.end(99).context
+
+def test_the_context_has_no_places_of_images(worker):
+    context = worker.end(worker.put(RAW, count=3, returns_context=True)).context
     assert context
     assert min(context) >= 0
+
+
+def test_a_token_after_an_image_has_its_logprobs(engines, start_worker):
+    """A model without tokens around images samples where the image ends."""
+    worker = start_worker(engines("llava"))
+    request_id = worker.put(RAW, count=3, logprobs=2)
+    assert worker.end(request_id).usage.prompt == 4 + 16
+    logprobs = [each for each in worker.deltas(request_id) if isinstance(each, Logprobs)]
+    assert [len(token.top) for each in logprobs for token in each.tokens] == [2, 2, 2]
 
 
 def test_files_that_the_model_does_not_read_are_refused(engines, start_worker):

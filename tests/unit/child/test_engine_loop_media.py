@@ -5,13 +5,13 @@ import pytest
 
 from ollama_async.core.conversation import Logprobs
 from ollama_async.workers.child.engines.engine import PieceEmbeddings
-from ollama_async.workers.child.media import Media, MediaPiece
+from ollama_async.workers.child.media import Media, MediaEncoder, MediaPiece
 from ollama_async.workers.messages import Cancel, Deltas, Done, Failed
 from tests.unit.child.conftest import answer_to
 from tests.unit.child.loop_harness import LoopHarness, prepared
 
 
-class Encoder:
+class Encoder(MediaEncoder):
     """Notes what is requested; the test makes the embeddings."""
 
     def __init__(self):

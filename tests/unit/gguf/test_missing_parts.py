@@ -59,6 +59,18 @@ LACKING: list[tuple[Build, str]] = [
         "no weights: it has no tensors, only a vocabulary",
     ),
     (GgufBuilder, "no weights: it has no tensors"),
+    (
+        lambda: (
+            model()
+            .text(KIND, "gpt2")
+            .texts(TOKENS, ["a", "b"])
+            .tensor("v.blk.0.attn_q.weight", [32, 2], size=256)
+        ),
+        (
+            "text and vision together, as models of Ollama's library do; the engine reads vision"
+            " only from a projector file of its own"
+        ),
+    ),
 ]
 
 

@@ -75,7 +75,8 @@ def open_projector(
 def _reason(log: LogCapture, path: str) -> str:
     """The library's explanation. It comes after the path, or in a line of its own."""
     after_path = (line.partition(f"'{path}': ")[2] for line in log.errors)
-    return next(filter(None, after_path), "") or log.reason().removeprefix("error: ")
+    reason = next(filter(None, after_path), "") or log.reason().removeprefix("error: ")
+    return "; ".join(reason.splitlines())
 
 
 def _architecture(model: Any) -> str:
