@@ -31,6 +31,7 @@ from aiohttp import web
 
 from ollama_async.core.conversation import Logprobs, Part, Thought, ToolCall
 from ollama_async.core.errors import Busy, ServerError
+from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
 from ollama_async.gateway.response_formats import (
     AnswerContent,
@@ -175,7 +176,8 @@ class ResponseStream:
             self.buffered_bytes = 0
             self._is_plain = len(self._formats) == 1
             self._is_due = not self._is_streamed
-            self.first_at = None
+            self.start = Start()
+            self.started_at = self.first_at = None
             self._last_at = 0.0
         return True
 
@@ -209,15 +211,11 @@ class ResponseStream:
         """Take what is not written yet, encoded, with neighbours of one kind joined to one object.
         What begins the response comes first.
         """
-        data = []
-        if not self._has_begun:
-            self._has_begun = True
-            data.append(self._formats[0].begin(self.start))
-        for choice, response_format in enumerate(self._formats):
-            deltas, self._deltas[choice] = self._deltas[choice], []
-            if deltas:
-                data += write_deltas(response_format, deltas)
-        return b"".join(data)
+        return self._write_objects(*self._take_deltas())
+
+    async def take_objects_off_loop(self) -> bytes:
+        """As :meth:`take_objects`, in a thread. Nothing else may be taken meanwhile."""
+        return await run_in_thread(self._write_objects, *self._take_deltas())
 
     async def wait(self) -> None:
         """Wait for the end, the first delta, or a slow client. May be cancelled at any time.
@@ -246,7 +244,6 @@ class ResponseStream:
         self._transport, self._protocol = transport, request.protocol
         self._is_chunked = request.version.minor > 0
         self._is_due = False
-        self.buffered_bytes = 0
         if self.has_deltas:
             data = self.take_objects()
             self.buffered_bytes = len(data)
@@ -264,10 +261,10 @@ class ResponseStream:
             self._wake()
             return
         self._is_due = False
-        self.buffered_bytes = 0
         if not self._is_plain:
             self._write(transport, self.take_objects())
             return
+        self.buffered_bytes = 0
         texts, self._deltas[0] = cast("list[str]", self._deltas[0]), []
         text = self._formats[0].text
         if len(texts) == 1:
@@ -279,6 +276,20 @@ class ResponseStream:
         self._write(transport, data)
 
     # -- private ---------------------------------------------------------------------------------
+
+    def _take_deltas(self) -> tuple[bool, list[list[Delta]]]:
+        """Whether the response begins with them, and those of each choice."""
+        is_first, self._has_begun = not self._has_begun, True
+        self.buffered_bytes = 0
+        deltas, self._deltas = self._deltas, [[] for _ in self._formats]
+        return is_first, deltas
+
+    def _write_objects(self, is_first: bool, deltas: list[list[Delta]]) -> bytes:
+        data = [self._formats[0].begin(self.start)] if is_first else []
+        for response_format, choice_deltas in zip(self._formats, deltas, strict=True):
+            if choice_deltas:
+                data += write_deltas(response_format, choice_deltas)
+        return b"".join(data)
 
     def _reserve(self) -> None:
         """Reserve the buffered bytes; if they are too many, the answer fails.

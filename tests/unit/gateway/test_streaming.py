@@ -8,11 +8,12 @@ from time import perf_counter
 
 import pytest
 
+from ollama_async.core.conversation import Thought
 from ollama_async.core.errors import WorkerDied
-from ollama_async.gateway import streaming
+from ollama_async.gateway import response_stream, streaming
 from ollama_async.gateway.client_budgets import SEND_RESERVATION, Reservation, SendBudget
 from ollama_async.gateway.dependencies import DEPENDENCIES
-from ollama_async.gateway.response_formats import FinalAnswer
+from ollama_async.gateway.response_formats import FinalAnswer, write_deltas
 from ollama_async.gateway.response_formats.ollama import OllamaGenerateFormat
 from ollama_async.gateway.streaming import StreamRequest, send_answer
 from tests.unit.gateway.conftest import FakeRequest, make_job
@@ -185,6 +186,46 @@ async def test_a_slow_client_gets_all_text_in_fewer_objects(raw, backend):
     assert "".join(line["response"] for line in lines) == "".join(pieces)
     assert len(lines) < len(pieces)
     assert lines[-1]["done"] is True
+
+
+@pytest.mark.slow
+async def test_what_a_slow_client_did_not_read_is_encoded_in_threads(raw, backend, monkeypatch):
+    threads: list[tuple[int, threading.Thread]] = []
+
+    def write(response_format, deltas):
+        threads.append((len(deltas), threading.current_thread()))
+        return write_deltas(response_format, deltas)
+
+    monkeypatch.setattr(response_stream, "write_deltas", write)
+    monkeypatch.setattr(streaming, "OFF_LOOP_BYTES", 64 << 10)
+    reader, _ = await raw(receive_buffer=4096)
+    job = (await backend.job()).start().part(Thought("a"))
+    pieces = [f"{n:07d}" + "x" * 1017 for n in range(6_000)]
+    for piece in pieces:
+        job.send(piece)
+        await asyncio.sleep(0)
+    await reader.readuntil(b"\r\n\r\n")
+    rest = asyncio.create_task(_dechunked(reader))
+    job.send("b").end()
+    lines = objects(await rest)
+
+    assert "".join(line["response"] for line in lines) == "".join(pieces) + "b"
+    many = [thread for number, thread in threads if number > 100]
+    assert many
+    assert threading.main_thread() not in many
+
+
+async def test_the_start_of_an_answer_that_restarted_is_the_second_one(
+    session, stream_url, backend
+):
+    async with asyncio.TaskGroup() as group:
+        request = group.create_task(session.post(stream_url))
+        job = (await backend.job()).start(load_ns=1).send("void")
+        assert job.restart()
+        job.start(load_ns=2).send("a").end()
+        lines = objects(await (await request).read())
+
+    assert lines[-1]["load_duration"] == 2
 
 
 async def test_a_client_that_never_reads_is_disconnected_and_its_job_cancelled(raw, backend):
