@@ -20,6 +20,7 @@ that fails.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from sys import getsizeof
@@ -50,6 +51,9 @@ UNREAD_LIMIT_BYTES = 16 << 20
 """Of a streamed answer whose client reads slowly: about two hundred thousand tokens in memory."""
 
 
+_log = logging.getLogger(__name__)
+
+
 class Flusher:
     """Flushes every stream that received a delta in this turn of the loop, in one callback.
 
@@ -67,7 +71,11 @@ class Flusher:
     def _run(self) -> None:
         due, self._due = self._due, []
         for stream in due:
-            stream.flush()
+            try:
+                stream.flush()
+            except Exception:  # noqa: BLE001  # a bug must cost one request only
+                _log.exception("cannot write an answer")
+                stream.abort(ServerError("internal error"))
 
 
 _LOGPROB_BYTES = 400
@@ -275,6 +283,14 @@ class ResponseStream:
             data = b"".join(map(text, texts))
         self._write(transport, data)
 
+    def abort(self, error: ServerError) -> None:
+        """Fail. A client that has a part of the answer is disconnected: it would read an error too
+        late, or not at all.
+        """
+        self.failed(error)
+        if self._protocol is not None and self._protocol.transport is not None:
+            self._protocol.transport.abort()
+
     # -- private ---------------------------------------------------------------------------------
 
     def _take_deltas(self) -> tuple[bool, list[list[Delta]]]:
@@ -292,18 +308,13 @@ class ResponseStream:
         return b"".join(data)
 
     def _reserve(self) -> None:
-        """Reserve the buffered bytes; if they are too many, the answer fails.
-
-        A client that has a part of it is disconnected: it would read an error too late.
-        """
+        """Reserve the buffered bytes; if they are too many, the answer fails."""
         try:
             if self._is_streamed and self.buffered_bytes > UNREAD_LIMIT_BYTES:
                 raise Busy("the answer is read too slowly")
             self._reservation.reserve(self.buffered_bytes)
         except ServerError as error:
-            self.failed(error)
-            if self._protocol is not None and self._protocol.transport is not None:
-                self._protocol.transport.abort()
+            self.abort(error)
 
     def _write(self, transport: asyncio.Transport, data: bytes) -> None:
         """``data`` as one HTTP/1.1 chunk (an HTTP/1.0 client reads to the end of the connection).

@@ -253,6 +253,29 @@ async def test_gaps_are_measured_anew_after_a_restart():
     assert stream.take().text == "c"
 
 
+async def test_a_fault_in_one_answer_is_not_one_of_another_of_the_same_turn():
+    class Broken(OllamaGenerateFormat):
+        def thinking(self, text):
+            raise ValueError(text)
+
+    flusher, reservation = Flusher(), Reservation(SendBudget(), FakeRequest())
+    broken, whole = (
+        ResponseStream(kind("m"), lambda _: None, flusher, reservation, is_streamed=True)
+        for kind in (Broken, OllamaGenerateFormat)
+    )
+    wires = [Wire(), Wire()]
+    for stream, wire in zip((broken, whole), wires, strict=True):
+        stream.attach(wire)
+        stream.part(Thought("a"))
+    await turn()
+    await turn()
+
+    assert wires[0].is_gone
+    assert broken.has_ended
+    assert wires[1].kinds == [("thought", "a")]
+    assert not whole.has_ended
+
+
 async def test_an_answer_that_buffers_too_much_fails():
     budget = SendBudget()
     budget.client_limit_bytes = 1 << 20
