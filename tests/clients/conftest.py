@@ -55,7 +55,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iter
             (folder / name).mkdir()
             model, projector = write_vision_model(folder / name, kind)
             recipe = folder / name / "Modelfile"
-            recipe.write_text(f"FROM {model}\nFROM {projector}\n")
+            recipe.write_text(f"FROM {model}\nFROM {projector}\nPARAMETER num_predict 8\n")
             server.command("create", name, "-f", str(recipe))
         yield server
 

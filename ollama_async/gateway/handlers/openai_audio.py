@@ -1,7 +1,7 @@
 """``/v1/audio/transcriptions``: the model is asked for what is said in a recording.
 
 As in Ollama, that is a chat with a fixed system prompt, for models that hear. They give no times,
-so the formats that show some are refused.
+so ``verbose_json``, for which some clients always ask, has none, and subtitles are refused.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SYSTEM = (
     " said, and nothing else."
 )
 
+_FORMATS = ("json", "verbose_json", "text")
 _SHOWN_CHARACTERS = 40  # of a value that is refused
 _UNSUPPORTED = ("include[]", "timestamp_granularities[]", "known_speaker_names[]")
 
@@ -67,10 +68,10 @@ def _read(boundary: bytes, body: Body) -> tuple[TranscriptionRequest, Images]:
 
 
 def _translate(params: TranscriptionRequest) -> Call:
-    if params.response_format not in {"json", "text"}:
+    if params.response_format not in _FORMATS:
         shown = params.response_format[:_SHOWN_CHARACTERS]
         raise BadRequest(
-            f"response_format: {shown!r} is not one of json, text: models give no times"
+            f"response_format: {shown!r} is not one of {', '.join(_FORMATS)}: models give no times"
         )
     if not 0 <= params.temperature <= 2:  # OpenAI's range
         raise BadRequest("temperature must be between 0 and 2")

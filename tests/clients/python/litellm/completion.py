@@ -3,7 +3,7 @@
 import json
 import os
 
-from checks import PIXEL, SERVER, check, raises, run
+from checks import PIXEL, SERVER, check, raises, run, silence
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it asks a server for prices
 import litellm
@@ -241,6 +241,12 @@ def an_image():
             for content in ([text, image], [text])
         )
         assert seen > blind + 8, protocol
+
+
+@check
+def transcription():
+    file = ("speech.wav", silence())
+    assert litellm.transcription(model="openai/hears", file=file, **OPENAI).text
 
 
 @check
