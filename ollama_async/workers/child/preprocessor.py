@@ -106,10 +106,10 @@ class RequestPreparer:
                 raise NotSupported(CANNOT_EMBED if task.query is None else CANNOT_RANK)
             case Inference(counts_only=True) as task:
                 budget.check_prompt(task.prompt)
-                return self._count_only(request.id, task, budget)
+                return self._count_only(request, task, budget)
             case Inference(renders_only=True) as task:
                 budget.check_prompt(task.prompt)
-                return self._render_only(request.id, task, budget)
+                return self._render_only(request, task, budget)
             case Inference() as task:
                 budget.check_prompt(task.prompt)
                 return [self._prepare(request, task, budget)]
@@ -120,7 +120,7 @@ class RequestPreparer:
         sampling = inference.sampling
         self._check_sampling(sampling)
         num_ctx, keep = self._find_context(inference)
-        owner = "" if self._shares_prefixes else request.client
+        owner = self._owner_of(request)
         encoded = self._encoder.encode(inference, num_ctx, keep, budget, owner)
         tokens = encoded.tokens
         if not tokens:
@@ -187,20 +187,27 @@ class RequestPreparer:
             parser.set_guard(guard)
         return guard
 
+    def _owner_of(self, request: Submit) -> str:
+        """Whose cached tokens and images the request may reuse."""
+        return "" if self._shares_prefixes else request.client
+
     def _render_only(
-        self, request_id: int, inference: Inference, budget: PreparationBudget
+        self, request: Submit, inference: Inference, budget: PreparationBudget
     ) -> list[ToParent]:
-        encoded = self._encoder.encode(inference, *self._find_context(inference), budget)
+        num_ctx, keep = self._find_context(inference)
+        owner = self._owner_of(request)
+        encoded = self._encoder.encode(inference, num_ctx, keep, budget, owner)
         text = self._encoder.text_of(encoded, inference.prompt)
-        return answer_text(request_id, text, prompt_tokens=len(encoded.tokens))
+        return answer_text(request.id, text, prompt_tokens=len(encoded.tokens))
 
     def _count_only(
-        self, request_id: int, inference: Inference, budget: PreparationBudget
+        self, request: Submit, inference: Inference, budget: PreparationBudget
     ) -> list[ToParent]:
         prompt = msgspec.structs.replace(inference.prompt, truncate=False)
         whole = msgspec.structs.replace(inference, prompt=prompt)
-        encoded = self._encoder.encode(whole, CONTEXT_LIMIT, 0, budget)
-        return answer_text(request_id, "", prompt_tokens=len(encoded.tokens))
+        owner = self._owner_of(request)
+        encoded = self._encoder.encode(whole, CONTEXT_LIMIT, 0, budget, owner)
+        return answer_text(request.id, "", prompt_tokens=len(encoded.tokens))
 
     def _find_context(self, inference: Inference) -> tuple[int, int]:
         """The context length, and how many of the first tokens are never dropped: ``num_keep``

@@ -173,7 +173,7 @@ class PromptEncoder:
         num_ctx: int,
         keep: int,
         budget: PreparationBudget,
-        owner: str = "",
+        owner: str,
     ) -> EncodedPrompt:
         """The prompt, with fewer than ``num_ctx`` tokens. If necessary and allowed, old messages
         are dropped, and then the middle of the tokens, but none of the first ``keep``. ``owner``:

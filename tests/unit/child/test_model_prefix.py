@@ -1,15 +1,21 @@
 """Which tokens of a prompt are the model's own."""
 
+from contextlib import nullcontext
+
 import msgspec
 import pytest
 
 from ollama_async.core.conversation import ChatFormatSpec, Inference, Message, Prompt, Sampling
+from ollama_async.core.scripted_models import Script
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
 from ollama_async.prompts.output_format import Delimiters
+from ollama_async.workers.child.engines.scripted import Scripted
 from ollama_async.workers.child.preprocessor import RequestPreparer
 from ollama_async.workers.child.prompt_encoder import ChatFormatCache
+from ollama_async.workers.child.resource_limits import OverBudget
 from ollama_async.workers.messages import Submit
+from tests.media_files import photo
 
 GO = (
     "{{ range .Messages }}<{{ .Role }}>{{ .Content }}{{ end }}"
@@ -136,3 +142,27 @@ def test_a_template_that_takes_no_plain_question_has_no_prefix_of_its_own(public
     plain = "{% if messages | length < 2 %}{{ raise_exception('no') }}{% endif %}" + JINJA
 
     assert public(Prompt([*OWN, Message("user", "a")], model_messages=0), jinja=plain) == ""
+
+
+@pytest.mark.parametrize("shares", [True, False])
+@pytest.mark.parametrize("more", [{}, {"counts_only": True}, {"renders_only": True}])
+def test_an_image_is_known_to_another_client_only_if_all_share(shares, more):
+    """Otherwise it is decoded again, which a quick try does not do."""
+    preparer = RequestPreparer(
+        engine := Scripted(Script(capabilities=["vision"]), slots=1, num_ctx=100),
+        ChatFormatCache(engine, None),
+        lambda *_limit: lambda action: action(),
+        shares_prefixes=shares,
+    )
+    prompt = Prompt([Message("user", images=[photo()])], raw="[img]")
+
+    def prepare(client, *, is_quick=True):
+        submit = Submit(1, Inference(prompt, Sampling(), **more), client)
+        return preparer.prepare(submit, is_quick=is_quick)[0]
+
+    known = prepare("me", is_quick=False)
+    prepare("me")
+    with nullcontext() if shares else pytest.raises(OverBudget):
+        prepare("you")
+    if not more:
+        assert (prepare("you", is_quick=False).tokens == known.tokens) == shares
