@@ -42,8 +42,8 @@ from ollama_async.workers.limits import (
     MessageRate,
     OutputLimits,
     ProtocolViolation,
+    check_done,
     check_heartbeat,
-    check_usage,
     unexpected,
 )
 from ollama_async.workers.load_plan import LoadPlan
@@ -369,7 +369,7 @@ class WorkerClient:
                     load_ns = begun_ns - request.submitted_ns
                     request.sink.started(Start(load_ns, message.prompt, message.cached))
             case messages.Done():
-                check_usage(message.usage)
+                check_done(message)
                 self._end_request(message.id, _finish(message))
             case messages.Failed():
                 error = from_code(message.code, _readable(message.message))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from ollama_async.core.conversation import Logprobs, Thought, Usage, Vector
+from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Vector
 from ollama_async.core.safe_text import replace_unprintable
 from ollama_async.workers import messages
 from ollama_async.workers.load_spec import ResourceLimits
@@ -28,8 +28,11 @@ SPARE_CHARACTERS = 64 << 10
 _CONTEXTS = 10
 """Answers without a limit end after so many contexts."""
 
-_MAX_NUMBER = 1 << 62
+_MAX_NUMBER = 1 << 53
+"""Clients read numbers of JSON as float64. Sums of these still fit into 64 bits."""
+
 _NUMBER_BYTES = 8
+_MAX_STOP_CHARACTERS = 1 << 16
 _MAX_WARNINGS = 16
 _MAX_WARNING_CHARACTERS = 1000
 _MESSAGE_BURST = 200
@@ -104,8 +107,11 @@ class OutputLimits:
         self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
 
     def start(self, started: messages.Started) -> None:
-        """:raises ProtocolViolation: the request is unknown or already started."""
+        """:raises ProtocolViolation: the request is unknown or already started, or the numbers are
+        invalid.
+        """
         _check_numbers(started.prompt, started.cached)
+        _check_part(started.cached, started.prompt)
         try:
             self._unstarted.remove(started.id)
         except KeyError:
@@ -118,7 +124,7 @@ class OutputLimits:
         left = self._left
         for request_id, delta in items:
             if isinstance(delta, Vector):
-                self._spend_vector(request_id)
+                self._spend_vector(request_id, delta)
                 continue
             size = len(delta) if isinstance(delta, str) else _size_of(delta)
             rest = left.get(request_id, -1) - size - 1
@@ -130,7 +136,9 @@ class OutputLimits:
                 )
             left[request_id] = rest
 
-    def _spend_vector(self, request_id: int) -> None:
+    def _spend_vector(self, request_id: int, vector: Vector) -> None:
+        _check_numbers(vector.index, vector.tokens)
+        _check_part(vector.tokens, self._num_ctx)
         rest = self._vectors_left.get(request_id, 0) - 1
         if rest < 0:
             raise ProtocolViolation(f"the worker sent a vector too many for request {request_id}")
@@ -164,9 +172,14 @@ def unexpected(message: messages.ToParent) -> ProtocolViolation:
     return ProtocolViolation(f"the worker sent an unexpected message: {type(message).__name__}")
 
 
-def check_usage(usage: Usage) -> None:
-    """:raises ProtocolViolation: invalid counts or durations."""
+def check_done(done: messages.Done) -> None:
+    """:raises ProtocolViolation: invalid counts or durations, or a stop string that nobody sent."""
+    usage = done.usage
     _check_numbers(*msgspec.structs.astuple(usage))
+    _check_part(usage.cached, usage.prompt)
+    _check_part(usage.thinking, usage.answer)
+    if len(done.stop_string) > _MAX_STOP_CHARACTERS:
+        raise ProtocolViolation("the worker reports a stop string that is too long")
 
 
 def check_heartbeat(heartbeat: messages.Heartbeat) -> None:
@@ -179,6 +192,11 @@ def check_heartbeat(heartbeat: messages.Heartbeat) -> None:
 def _check_numbers(*numbers: int) -> None:
     if not all(0 <= number < _MAX_NUMBER for number in numbers):
         raise ProtocolViolation("the worker reports impossible numbers")
+
+
+def _check_part(part: int, whole: int) -> None:
+    if part > whole:
+        raise ProtocolViolation("the worker reports a part that is larger than the whole")
 
 
 def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
@@ -204,16 +222,23 @@ def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
 def _size_of(delta: Thought | Logprobs | messages.ToolCallDelta) -> int:
     """Number of characters; of a tool call, as JSON; of logprobs, bytes of tokens and numbers.
 
-    :raises ProtocolViolation: the call's arguments cannot be written as JSON.
+    :raises ProtocolViolation: the call's arguments cannot be written as JSON, or a logprob is that
+        of no probability.
     """
     if isinstance(delta, Thought):
         return len(delta.text)
     if isinstance(delta, Logprobs):
-        return sum(
-            len(each.token) + sum(len(token) + _NUMBER_BYTES for token, _ in each.top)
-            for each in delta.tokens
-        )
+        return sum(map(_size_of_logprob, delta.tokens))
     try:
         return len(msgspec.json.encode(delta.call))
     except (TypeError, ValueError, RecursionError) as reason:
         raise ProtocolViolation(f"the worker sent an invalid tool call: {reason}") from None
+
+
+def _size_of_logprob(logprob: TokenLogprob) -> int:
+    size = 0
+    for token, value in ((logprob.token, logprob.logprob), *logprob.top):
+        if not -math.inf < value <= 0:  # NaN is not
+            raise ProtocolViolation(f"the worker reports a logprob of {value}")
+        size += len(token) + _NUMBER_BYTES
+    return size

@@ -113,12 +113,31 @@ def attack_logprobs(pipe, number):
     endlessly(pipe, messages.Deltas([(number, logprobs)]))
 
 
+def attack_empty_logprobs(pipe, number):
+    """Tokens of nothing, which cost the gateway much more than the worker."""
+    endlessly(pipe, messages.Deltas([(number, Logprobs([TokenLogprob(b"", -0.5)] * 10_000))]))
+
+
+def attack_unlikely_logprobs(pipe, number):
+    top = [(b"a", math.nan)]
+    pipe.send([messages.Deltas([(number, Logprobs([TokenLogprob(b"a", -0.5, top)]))])])
+
+
 def attack_vectors(pipe, number):
     endlessly(pipe, messages.Deltas([(number, Vector(0, b"x" * 10_000, 1))]))
 
 
 def attack_start(pipe, number):
     pipe.send([messages.Started(number, -1)])
+
+
+def attack_cached(pipe, number):
+    pipe.send([messages.Done(number, "stop", Usage(prompt=3, cached=1 << 40))])
+
+
+def attack_stop_string(pipe, number):
+    done = messages.Done(number, "stop", Usage(), stop_string="x" * (5 << 20))
+    pipe.send([done])
 
 
 def attack_calls(pipe, number):

@@ -1,5 +1,7 @@
 """Limits: a worker sends what was requested, in order, and no more."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from ollama_async.core.conversation import (
     TokenLogprob,
     ToolCall,
     ToolFunction,
+    Usage,
     Vector,
 )
 from ollama_async.workers import messages
@@ -20,6 +23,7 @@ from ollama_async.workers.limits import (
     MessageRate,
     OutputLimits,
     ProtocolViolation,
+    check_done,
 )
 from ollama_async.workers.load_spec import ResourceLimits
 from ollama_async.workers.messages import ToolCallDelta
@@ -59,13 +63,15 @@ def test_text_is_bounded_by_the_requested_tokens(limits, asked, tokens):
         ToolCallDelta(ToolCall(ToolFunction("", {}))),
         ToolCallDelta(ToolCall(ToolFunction("f", {"a": ["x"] * 100}))),
         Logprobs([]),
+        Logprobs([TokenLogprob(b"", 0.0)] * 100),
         Logprobs([TokenLogprob(b"x" * 1000, 0.0)]),
         Logprobs([TokenLogprob(b"", 0.0, [(b"x" * 50, 0.0)] * 20)]),
     ],
 )
 def test_every_kind_of_delta_is_counted(limits, delta):
     limits.begin(1, 0)
-    flood = [(1, delta)] * (SPARE_CHARACTERS + 1)
+    elements = len(delta.tokens) if isinstance(delta, Logprobs) else 1
+    flood = [(1, delta)] * (SPARE_CHARACTERS // max(1, elements) + 1)
     with pytest.raises(ProtocolViolation):
         limits.spend(flood)
 
@@ -104,11 +110,51 @@ def test_a_request_gets_as_many_vectors_as_it_has_inputs(limits):
         limits.spend([(1, Vector(0, b"", 1))])
 
 
+@pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf, 1e-9])
+def test_a_logprob_of_no_probability_is_a_violation(limits, logprob):
+    limits.begin(1, -1)
+    for named in (TokenLogprob(b"a", logprob), TokenLogprob(b"a", 0.0, [(b"a", logprob)])):
+        with pytest.raises(ProtocolViolation, match="a logprob of"):
+            limits.spend([(1, Logprobs([named]))])
+
+
+@pytest.mark.parametrize(("index", "tokens"), [(-1, 1), (0, -1), (0, CONTEXT + 1), (1 << 63, 1)])
+def test_a_vector_with_impossible_numbers_is_a_violation(limits, index, tokens):
+    limits.begin(1, 0, vectors=1)
+    with pytest.raises(ProtocolViolation, match="the worker reports"):
+        limits.spend([(1, Vector(index, b"", tokens))])
+
+
+@pytest.mark.parametrize(
+    ("done", "text"),
+    [
+        (messages.Done(1, "stop", Usage(prompt=-1)), "impossible numbers"),
+        (messages.Done(1, "stop", Usage(answer=1 << 54)), "impossible numbers"),
+        (messages.Done(1, "stop", Usage(prompt=3, cached=4)), "larger than the whole"),
+        (messages.Done(1, "stop", Usage(answer=3, thinking=4)), "larger than the whole"),
+        (messages.Done(1, "stop", Usage(), stop_string="x" * 100_000), "stop string"),
+    ],
+)
+def test_an_end_that_cannot_be_is_a_violation(done, text):
+    check_done(messages.Done(1, "stop", Usage(4, 4, 1, 3, 1, 3), stop_string="x" * 1000))
+    with pytest.raises(ProtocolViolation, match=text):
+        check_done(done)
+
+
 @pytest.mark.parametrize("numbers", [(-1, 0), (0, -1), (1 << 63, 0)])
 def test_a_start_with_impossible_numbers_is_a_violation(limits, numbers):
     limits.begin(1, 0)
     with pytest.raises(ProtocolViolation, match="impossible numbers"):
         limits.start(messages.Started(1, *numbers))
+
+
+def test_a_start_with_more_cached_tokens_than_there_are_is_a_violation(limits):
+    """Some clients are told the difference."""
+    limits.begin(1, 0)
+    limits.begin(2, 0)
+    limits.start(messages.Started(1, 7, 7))
+    with pytest.raises(ProtocolViolation, match="larger than the whole"):
+        limits.start(messages.Started(2, 7, 8))
 
 
 @given(st.lists(st.tuples(st.sampled_from(["begin", "start", "spend", "end"]), st.integers(1, 3))))
