@@ -106,7 +106,7 @@ class MediaReader:
         self._layouts: BoundedCache[bytes, Layout] = BoundedCache(_LAYOUTS, 1 << 20)
 
     def read_all(
-        self, files: Sequence[bytes], budget: PreparationBudget, owner: str = ""
+        self, files: Sequence[bytes], budget: PreparationBudget, owner: str
     ) -> list[Media]:
         """The images and recordings of one request. Whether a file is known shows in timings, so
         those of other owners are not.

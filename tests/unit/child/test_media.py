@@ -107,8 +107,8 @@ def test_pieces_have_their_embeddings(projector):
 
 
 def test_a_file_is_counted_once(reader, projector):
-    one, other = reader.read_all([photo(0), photo(1)], budget())
-    again, _ = reader.read_all([photo(0), photo(1)], budget(is_quick=True))
+    one, other = reader.read_all([photo(0), photo(1)], budget(), "")
+    again, _ = reader.read_all([photo(0), photo(1)], budget(is_quick=True), "")
     assert again.layout == one.layout == ((1,), PieceShape(4, 4), (2,))
     assert again.digest == one.digest != other.digest
     assert projector.counted == [(30, 40, 3)] * 2
@@ -125,12 +125,12 @@ def test_owners_do_not_share_what_is_known(reader, projector):
 
 def test_a_quick_try_decodes_nothing(reader, projector, monkeypatch):
     with pytest.raises(OverBudget):
-        reader.read_all([photo()], budget(is_quick=True))
+        reader.read_all([photo()], budget(is_quick=True), "")
     assert not projector.counted
-    reader.read_all([photo()], budget())
+    reader.read_all([photo()], budget(), "")
     monkeypatch.setattr("ollama_async.workers.child.resource_limits.QUICK_BYTES", 100)
     with pytest.raises(OverBudget):
-        reader.read_all([photo()], budget(is_quick=True))
+        reader.read_all([photo()], budget(is_quick=True), "")
 
 
 @pytest.mark.parametrize(
@@ -143,21 +143,21 @@ def test_a_quick_try_decodes_nothing(reader, projector, monkeypatch):
 )
 def test_files_that_cannot_be_read_are_refused(reader, file, reason):
     with pytest.raises(BadRequest, match=reason):
-        reader.read_all([photo(), file], budget())
+        reader.read_all([photo(), file], budget(), "")
 
 
 def test_a_model_that_only_hears_refuses_images(reader, projector):
     projector.sees, projector.sample_rate = False, 16_000
     with pytest.raises(BadRequest, match="this model cannot see"):
-        reader.read_all([photo()], budget())
+        reader.read_all([photo()], budget(), "")
     with pytest.raises(BadRequest, match="too short"):
-        reader.read_all([wav_file(tone(0.01))], budget())
+        reader.read_all([wav_file(tone(0.01))], budget(), "")
 
 
 def test_large_files_are_refused(reader, monkeypatch):
     monkeypatch.setattr(media, "FILE_LIMIT_BYTES", 100)
     with pytest.raises(BadRequest, match="more than 100 bytes"):
-        reader.read_all([photo()], budget())
+        reader.read_all([photo()], budget(), "")
 
 
 def test_all_files_of_a_request_share_its_time(projector):
@@ -175,7 +175,7 @@ def test_all_files_of_a_request_share_its_time(projector):
 
     reader = MediaReader(projector, make_run)
     with pytest.raises(BadRequest, match="takes too much time or memory"):
-        reader.read_all([photo(number) for number in range(5)], budget())
+        reader.read_all([photo(number) for number in range(5)], budget(), "")
     assert limits == [media.DECODE_S]
 
 
@@ -183,7 +183,7 @@ def test_all_files_of_a_request_share_its_time(projector):
 
 
 def counted(reader, *files):
-    return reader.read_all(files, budget())
+    return reader.read_all(files, budget(), "")
 
 
 def test_embeddings_arrive_and_are_kept(encoder, reader, projector):
