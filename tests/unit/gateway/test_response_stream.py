@@ -255,8 +255,8 @@ async def test_gaps_are_measured_anew_after_a_restart():
 
 async def test_a_fault_in_one_answer_is_not_one_of_another_of_the_same_turn():
     class Broken(OllamaGenerateFormat):
-        def thinking(self, text):
-            raise ValueError(text)
+        def tool_calls(self, calls):
+            raise ValueError(calls)
 
     flusher, reservation = Flusher(), Reservation(SendBudget(), FakeRequest())
     broken, whole = (
@@ -266,13 +266,12 @@ async def test_a_fault_in_one_answer_is_not_one_of_another_of_the_same_turn():
     wires = [Wire(), Wire()]
     for stream, wire in zip((broken, whole), wires, strict=True):
         stream.attach(wire)
-        stream.part(Thought("a"))
-    await turn()
+        stream.part(ToolCall(ToolFunction("f")))
     await turn()
 
     assert wires[0].is_gone
     assert broken.has_ended
-    assert wires[1].kinds == [("thought", "a")]
+    assert wires[1].kinds == [("call", "f")]
     assert not whole.has_ended
 
 
