@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from ollama_async.api.anthropic import CountTokensRequest, MessagesRequest, Tool
+from ollama_async.api.anthropic import CountTokensRequest, MessagesRequest, Tool, ToolChoice
 from ollama_async.api.ollama import ChatRequest
 from ollama_async.core.errors import BadRequest, ConversationNotHeld
 from ollama_async.gateway.handlers.anthropic_messages import read_messages
 from ollama_async.gateway.handlers.generation import Call, GenerationRoute, respond
+from ollama_async.gateway.handlers.tool_choice import choose_any, choose_one
 from ollama_async.gateway.job_builder import Extras
 from ollama_async.gateway.request_ids import REQUEST_ID
 from ollama_async.gateway.response_formats.anthropic import AnthropicFormat, TokenCountFormat
@@ -25,7 +26,6 @@ _REFUSED = {
     "compaction": "this server does not summarize",
 }
 """What would change the answer, were it possible."""
-_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 async def messages(request: web.Request) -> web.StreamResponse:
@@ -53,21 +53,24 @@ def translate_messages(params: MessagesRequest, *, request_id: str) -> Call:
         "stop": stops or None,
     }
     options = {name: value for name, value in options.items() if value is not None}
+    request = _chat_request(params, options)
     return Call(
-        requests=[_chat_request(params, options)],
+        requests=[request],
         response_format=AnthropicFormat(params.model, stops, request_id),
         is_streamed=bool(params.stream),
-        extras=_extras(params),
+        extras=_extras(params.tool_choice, request.tools),
     )
 
 
 def translate_count(params: CountTokensRequest, *, request_id: str) -> Call:
     _check_model(params)
+    request = _chat_request(params, {})
+    extras = _extras(params.tool_choice, request.tools)
     return Call(
-        requests=[_chat_request(params, {})],
+        requests=[request],
         response_format=TokenCountFormat(params.model, (), request_id),
         is_streamed=False,
-        extras=msgspec.structs.replace(_extras(params), counts_only=True),
+        extras=msgspec.structs.replace(extras, counts_only=True),
     )
 
 
@@ -131,19 +134,16 @@ def _format(params: CountTokensRequest) -> dict[str, Any] | None:
     return chosen.schema if chosen else None
 
 
-def _extras(params: CountTokensRequest) -> Extras:
-    """:raises BadRequest: there is no such tool."""
-    choice = params.tool_choice
+def _extras(choice: ToolChoice | None, tools: list[dict[str, Any]]) -> Extras:
+    """:raises BadRequest: the choice cannot be obeyed."""
     if choice is None:
         return Extras(is_think_optional=True)
-    names = {tool.name for tool in params.tools or ()}
-    if choice.type == "tool" and choice.name not in names:
-        shown = (choice.name or "")[:_SHOWN_CHARACTERS]
-        raise BadRequest(f"tool_choice: there is no tool {shown!r}")
-    if choice.type == "any" and not names:
-        raise BadRequest("tool_choice: there are no tools")
+    if choice.type == "tool":
+        tool_choice = choose_one(tools, choice.name or "")
+    else:
+        tool_choice = choose_any(tools, "required" if choice.type == "any" else choice.type)
     return Extras(
-        tool_choice=_TOOL_CHOICES.get(choice.type) or str(choice.name),
+        tool_choice=tool_choice,
         parallel_tool_calls=not choice.disable_parallel_tool_use,
         is_think_optional=True,
     )

@@ -36,6 +36,9 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 _UNLOADED = FinalAnswer(finish=Finish("unload", Usage(), []))
 
+LOGPROBS_LIMIT = 20
+"""Most likely tokens beside each token of an answer."""
+
 _MESSAGE_BYTES = 64
 """What one of the model's own messages costs, as bytes of a body."""
 
@@ -132,6 +135,8 @@ def _translate_and_prepare(
     :raises ServerError: in Ollama's order of checks.
     """
     call = route.translate(params)
+    if not 0 <= call.requests[0].top_logprobs <= LOGPROBS_LIMIT:
+        raise BadRequest(f"top_logprobs must be between 0 and {LOGPROBS_LIMIT}")
     restore_images(call.requests, images)
     if not call.model.strip():
         raise call.no_model()
@@ -207,8 +212,6 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 def _translate(params: GenerateRequest | ChatRequest) -> Call:
     """A prompt that is only shown is one object."""
-    if not 0 <= params.top_logprobs <= 20:
-        raise BadRequest("top_logprobs must be between 0 and 20")
     is_chat = isinstance(params, ChatRequest)
     response_format = OllamaChatFormat if is_chat else OllamaGenerateFormat
     renders_only = params.debug_render_only and not _is_empty(params)

@@ -22,6 +22,7 @@ from ollama_async.gateway.handlers.models import find_model, list_models
 from ollama_async.gateway.handlers.openai_messages import (
     check_functions,
     choose_tools,
+    read_format,
     read_messages,
     think_of,
 )
@@ -66,9 +67,6 @@ def _translate_chat(params: openai.ChatCompletionRequest) -> Call:
     _refuse_unsupported(params)
     check_functions(params.tools or [])
     tools, tool_choice = choose_tools(params.tool_choice, params.tools or [])
-    top_logprobs = params.top_logprobs or 0
-    if not 0 <= top_logprobs <= 20:
-        raise BadRequest("top_logprobs must be between 0 and 20")
     most = params.max_completion_tokens
     think = think_of(_effort(params))
     request = ChatRequest(
@@ -81,7 +79,7 @@ def _translate_chat(params: openai.ChatCompletionRequest) -> Call:
         think=params.think if think is None else think,
         debug_render_only=params.debug_render_only,
         logprobs=bool(params.logprobs),
-        top_logprobs=top_logprobs,
+        top_logprobs=params.top_logprobs or 0,
     )
     choices = _choices(params.n)
     return Call(
@@ -117,21 +115,11 @@ def _effort(params: openai.ChatCompletionRequest) -> str | None:
     return params.reasoning.effort if params.reasoning is not None else params.reasoning_effort
 
 
-def _format(response_format: openai.ResponseFormat | None) -> dict[str, Any] | str | None:
-    """As Ollama's ``format``. :raises BadRequest: it is none of OpenAI's."""
-    if response_format is None or response_format.type == "text":
+def _format(given: openai.ResponseFormat | None) -> dict[str, Any] | str | None:
+    if given is None:
         return None
-    if response_format.type == "json_object":
-        return "json"
-    if response_format.type != "json_schema":
-        shown = response_format.type[:_SHOWN_CHARACTERS]
-        raise BadRequest(
-            f"response_format: the type {shown!r} is not one of text, json_object, json_schema"
-        )
-    named = response_format.json_schema
-    if named is None or named.schema is None:
-        raise BadRequest("response_format.json_schema.schema is missing")
-    return named.schema
+    schema = given.json_schema.schema if given.json_schema is not None else None
+    return read_format(given.type, schema, "response_format")
 
 
 # --------------------------------------------------------------------------- completions

@@ -1,4 +1,5 @@
-"""OpenAI's messages, tools and efforts in the terms of Ollama's requests, for all its routes.
+"""OpenAI's messages, tools, formats and efforts in the terms of Ollama's requests, for all its
+routes.
 
 The parts of a message stay one message: its texts are joined by line ends, as llama.cpp and vLLM
 do, and ``[img]`` stands in the text for an image or sound that comes after some of it. (Ollama
@@ -7,13 +8,14 @@ makes a message of each part, and so turns one question into several.)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ollama_async.api import ollama, openai
 from ollama_async.api.data_urls import decode_base64, decode_image_url
 from ollama_async.api.decode import decode_object, fits_one_call
 from ollama_async.core.errors import BadRequest
+from ollama_async.gateway.handlers.tool_choice import choose_any, choose_one, choose_some
 
 _EFFORTS: dict[str, bool | str] = {
     "none": False,
@@ -26,7 +28,6 @@ _EFFORTS: dict[str, bool | str] = {
     "max": "max",
 }
 _EFFORT_NAMES = '"minimal", "low", "medium", "high", "xhigh", "ultra", "max", or "none"'
-_CHOICE_WORDS = ("auto", "none", "required")
 _PLACE = "[img]"
 """Where the next image of a message stands in its text."""
 
@@ -44,6 +45,27 @@ def think_of(effort: str | None) -> bool | str | None:
         shown = effort[:_SHOWN_CHARACTERS]
         raise BadRequest(f'invalid reasoning value: "{shown}" (must be {_EFFORT_NAMES})')
     return _EFFORTS[effort]
+
+
+def read_format(
+    kind: str, schema: dict[str, Any] | None, place: str
+) -> dict[str, Any] | str | None:
+    """Ollama's ``format`` for the type of a format, and its schema. ``place``: its field.
+
+    :raises BadRequest: it is none of OpenAI's.
+    """
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return "json"
+    if kind != "json_schema":
+        shown = kind[:_SHOWN_CHARACTERS]
+        raise BadRequest(
+            f"{place}: the type {shown!r} is not one of text, json_object, json_schema"
+        )
+    if schema is None:
+        raise BadRequest(f"{place}: the schema is missing")
+    return schema
 
 
 # --------------------------------------------------------------------------- messages
@@ -192,43 +214,12 @@ def choose_tools(
 
     :raises BadRequest: it cannot be obeyed.
     """
-    if isinstance(choice, openai.ToolChoice):
-        known = tool_names(tools)
-        if choice.type == "function":
-            return tools, check_tool_name(choice.function.name, known)
-        if choice.type != "allowed_tools":
-            raise BadRequest("tool_choice: only functions can be named")
+    if not isinstance(choice, openai.ToolChoice):
+        return tools, choose_any(tools, "auto" if choice is None else choice)
+    if choice.type == "function":
+        return tools, choose_one(tools, choice.function.name)
+    if choice.type == "allowed_tools":
         allowed = choice.allowed_tools
-        names = {check_tool_name(each.function.name, known) for each in allowed.tools}
-        tools = [each for each in tools if each["function"]["name"] in names]
-        choice = allowed.mode or "auto"
-    return tools, read_tool_choice(choice, tools)
-
-
-def read_tool_choice(choice: str | None, tools: Sequence[dict[str, Any]]) -> str:
-    """As the ``tool_choice`` of a prompt.
-
-    :raises BadRequest: it cannot be obeyed.
-    """
-    if choice is None:
-        return "auto"
-    if choice not in _CHOICE_WORDS:
-        shown = choice[:_SHOWN_CHARACTERS]
-        raise BadRequest(f"tool_choice: {shown!r} is not one of {', '.join(_CHOICE_WORDS)}")
-    if choice == "required" and not tools:
-        raise BadRequest("tool_choice: 'required' is only allowed when tools are specified")
-    return choice
-
-
-def tool_names(tools: Sequence[dict[str, Any]]) -> set[str]:
-    return {tool["function"]["name"] for tool in tools}
-
-
-def check_tool_name(name: str, known: Set[str]) -> str:
-    """:raises BadRequest: there is no such tool, or its name has another meaning as a choice."""
-    if name in _CHOICE_WORDS:
-        raise BadRequest(f"tool_choice: a function called {name!r} cannot be named")
-    if name not in known:
-        shown = name[:_SHOWN_CHARACTERS]
-        raise BadRequest(f"tool_choice: there is no tool {shown!r} in tools")
-    return name
+        names = [each.function.name for each in allowed.tools]
+        return choose_some(tools, names, allowed.mode or "auto")
+    raise BadRequest("tool_choice: only functions can be named")

@@ -20,7 +20,7 @@ from ollama_async.api.decode import has_large_images
 from ollama_async.core.errors import BadRequest, ConversationNotHeld
 from ollama_async.gateway.handlers.generation import Call
 from ollama_async.gateway.handlers.openai_items import read_items, read_stored, write_input
-from ollama_async.gateway.handlers.openai_messages import think_of
+from ollama_async.gateway.handlers.openai_messages import read_format, think_of
 from ollama_async.gateway.handlers.openai_responses_tools import choose_tools, read_tools
 from ollama_async.gateway.job_builder import Extras
 from ollama_async.gateway.response_formats.openai_responses import (
@@ -162,7 +162,6 @@ def _refuse_unsupported(params: api.ResponsesRequest) -> None:
         if each not in api.INCLUDABLE:
             shown = each[:_SHOWN_CHARACTERS]
             raise BadRequest(f"include: {shown!r} is not one of {', '.join(api.INCLUDABLE)}")
-    _check_numbers(params)
     _check_metadata(params.metadata)
     for name in _NAMES:
         if len(getattr(params, name) or "") > _NAME_CHARACTERS:
@@ -172,13 +171,6 @@ def _refuse_unsupported(params: api.ResponsesRequest) -> None:
 def _check_word(name: str, value: str | None, words: Sequence[str]) -> None:
     if value is not None and value not in words:
         raise BadRequest(f"{name} must be one of {', '.join(words)}")
-
-
-def _check_numbers(params: api.ResponsesRequest) -> None:
-    if not 0 <= params.top_logprobs <= 20:
-        raise BadRequest("top_logprobs must be between 0 and 20")
-    if params.max_output_tokens is not None and params.max_output_tokens < 1:
-        raise BadRequest("max_output_tokens must be at least 1")
 
 
 def _check_metadata(metadata: dict[str, str]) -> None:
@@ -217,24 +209,18 @@ def _messages(
     return messages
 
 
+def _format(text: api.TextConfig | None) -> dict[str, Any] | str | None:
+    if text is None or text.format is None:
+        return None
+    return read_format(text.format.type, text.format.schema, "text.format")
+
+
 def _options(params: api.ResponsesRequest) -> dict[str, Any]:
+    if params.max_output_tokens is not None and params.max_output_tokens < 1:
+        raise BadRequest("max_output_tokens must be at least 1")
     given = {"top_p": params.top_p, "num_predict": params.max_output_tokens}
     chosen = {name: value for name, value in given.items() if value is not None}
     return {"temperature": _or(params.temperature, 1.0), **chosen}
-
-
-def _format(text: api.TextConfig | None) -> dict[str, Any] | str | None:
-    """As Ollama's ``format``. :raises BadRequest: it is none of OpenAI's."""
-    if text is None or text.format is None or text.format.type == "text":
-        return None
-    if text.format.type == "json_object":
-        return "json"
-    if text.format.type != "json_schema":
-        shown = text.format.type[:_SHOWN_CHARACTERS]
-        raise BadRequest(f"text.format: {shown!r} is not one of text, json_object, json_schema")
-    if text.format.schema is None:
-        raise BadRequest("text.format.schema is missing")
-    return text.format.schema
 
 
 # --------------------------------------------------------------------------- responses

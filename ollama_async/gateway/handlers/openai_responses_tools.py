@@ -7,11 +7,7 @@ from typing import Any
 
 from ollama_async.api import openai_responses as api
 from ollama_async.core.errors import BadRequest
-from ollama_async.gateway.handlers.openai_messages import (
-    check_tool_name,
-    read_tool_choice,
-    tool_names,
-)
+from ollama_async.gateway.handlers.tool_choice import choose_any, choose_one, choose_some
 
 _NAME_CHARACTERS = 256
 """Of a function with its namespace, whose name each of its members repeats."""
@@ -89,13 +85,11 @@ def choose_tools(
 
     :raises BadRequest: it cannot be obeyed.
     """
-    if isinstance(choice, api.ToolChoice):
-        known = tool_names(functions)
-        if choice.type == "function":
-            return functions, check_tool_name(choice.name, known)
-        if choice.type != "allowed_tools":
-            raise BadRequest("tool_choice: only functions can be named")
-        allowed = {check_tool_name(tool.name, known) for tool in choice.tools}
-        functions = [each for each in functions if each["function"]["name"] in allowed]
-        choice = choice.mode or "auto"
-    return functions, read_tool_choice(choice, functions)
+    if not isinstance(choice, api.ToolChoice):
+        return functions, choose_any(functions, "auto" if choice is None else choice)
+    if choice.type == "function":
+        return functions, choose_one(functions, choice.name)
+    if choice.type == "allowed_tools":
+        names = [tool.name for tool in choice.tools]
+        return choose_some(functions, names, choice.mode or "auto")
+    raise BadRequest("tool_choice: only functions can be named")

@@ -233,10 +233,17 @@ async def test_tokens_are_counted_by_the_worker(post, backend):
             {"tools": [{"type": "bash_20250124", "name": "bash"}]},
             "tool 'bash': type 'bash_20250124' is not supported, only tools with an input_schema",
         ),
-        ({"tool_choice": {"type": "any"}}, "tool_choice: there are no tools"),
+        (
+            {"tool_choice": {"type": "any"}},
+            "tool_choice: there are no tools to call",
+        ),
         (
             {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "f"}},
-            "tool_choice: there is no tool 'f'",
+            "tool_choice: there is no tool 'f' in tools",
+        ),
+        (
+            {"tools": [TOOL | {"name": "none"}], "tool_choice": {"type": "tool", "name": "none"}},
+            "tool_choice: a function called 'none' cannot be named",
         ),
         (
             {"model": "plain", "tools": [TOOL]},

@@ -779,8 +779,11 @@ async def test_a_choice_of_tools_reaches_the_model(ask, choice, expected, names)
         ({"metadata": {"k" * 65: ""}}, "metadata: keys have at most 64 characters"),
         ({"metadata": {"k": "v" * 513}}, "values 512"),
         ({"reasoning": {"effort": "huge"}}, 'invalid reasoning value: "huge"'),
-        ({"text": {"format": {"type": "grammar"}}}, "text.format: 'grammar' is not one of"),
-        ({"text": {"format": {"type": "json_schema"}}}, "text.format.schema is missing"),
+        (
+            {"text": {"format": {"type": "grammar"}}},
+            "text.format: the type 'grammar' is not one of",
+        ),
+        ({"text": {"format": {"type": "json_schema"}}}, "text.format: the schema is missing"),
         ({"tools": [{"type": "function"}]}, "tools[0].name is missing"),
         (
             {"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "custom"}]}]},
@@ -794,7 +797,7 @@ async def test_a_choice_of_tools_reaches_the_model(ask, choice, expected, names)
             ({"tools": [TOOL, {"type": kind}]}, f"tools[1]: the type '{kind}' is not supported")
             for kind in ("custom", "file_search", "computer", "mcp", "code_interpreter")
         ),
-        ({"tool_choice": "required"}, "tool_choice: 'required' is only allowed when tools"),
+        ({"tool_choice": "required"}, "tool_choice: there are no tools to call"),
         ({"tool_choice": "sometimes"}, "tool_choice: 'sometimes' is not one of"),
         (
             {"tools": [TOOL], "tool_choice": {"type": "function", "name": "g"}},
