@@ -114,8 +114,9 @@ class AnthropicFormat(SingleChoice):
             return "max_tokens", None
         if answer.has_calls:
             return "tool_use", None
-        if answer.finish.stop_string in self._stop_sequences:
-            return "stop_sequence", answer.finish.stop_string
+        stop_string = answer.finish.stop_string
+        if stop_string and stop_string in self._stop_sequences:
+            return "stop_sequence", stop_string
         return "end_turn", None
 
     def _open_text(self) -> bytes:

@@ -167,7 +167,7 @@ def test_reasons_to_stop(finish, calls, expected):
         content=AnswerContent(tool_calls=calls),
         has_calls=bool(calls),
     )
-    writer = AnthropicFormat("m", ["STOP"], "req")
+    writer = AnthropicFormat("m", ["STOP", ""], "req")  # an empty one never matches
 
     message = msgspec.json.decode(writer.whole([answer]), type=anthropic.MessagesResponse)
     delta, _ = events(writer.last([answer]))
