@@ -406,5 +406,5 @@ class EngineLoop:
         if sequence.prefilled >= 0:
             self._engine.end(sequence.slot.index)
         sequence.slot.is_busy = False
-        for piece in sequence.request.pieces.values():
-            piece.media.is_dropped = True
+        if self._encoder is not None:
+            self._encoder.call_off(sequence.request.pieces)

@@ -17,7 +17,6 @@ import hashlib
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from itertools import count
 
 import msgspec
 
@@ -57,7 +56,6 @@ class Media:
     """An image or a recording of one request.
 
     ``embeddings``: those of its pieces, once there are any. ``error``: why there are none.
-    ``is_dropped``: nobody waits for them any more.
     """
 
     def __init__(self, data: bytes, digest: bytes, layout: Layout) -> None:
@@ -66,7 +64,6 @@ class Media:
         self.layout = layout
         self.embeddings: Sequence[PieceEmbeddings] = ()
         self.error = ""
-        self.is_dropped = False
 
 
 class MediaPiece(msgspec.Struct, frozen=True):
@@ -176,18 +173,17 @@ class MediaEncoder:
             _LAYOUTS, CACHE_BYTES
         )
         self._waiting: RoundRobin[int, Media] = RoundRobin()
-        self._numbers = count()
         self._changed = threading.Condition()
         self._is_closed = False
 
     def request(self, media: Media, client: str) -> None:
-        """Make its embeddings, unless they are cached. Set ``is_dropped`` to call it off."""
+        """Make its embeddings, unless they are cached. Once for each ``media``."""
         cached = self._cache.get(media.digest)
         if cached is not None:
             media.embeddings = cached
             return
         with self._changed:
-            self._waiting.put(client, next(self._numbers), media)
+            self._waiting.put(client, id(media), media)
             self._changed.notify()
 
     def request_after(self, begin: int, pieces: Mapping[int, MediaPiece], client: str) -> None:
@@ -195,6 +191,14 @@ class MediaEncoder:
         waited_for = {id(piece.media): piece.media for at, piece in pieces.items() if at >= begin}
         for media in waited_for.values():
             self.request(media, client)
+
+    def call_off(self, pieces: Mapping[int, MediaPiece]) -> None:
+        """Nobody waits for these any more. Files that are not being encoded yet are forgotten at
+        once: a client that cancels must not fill the memory with them.
+        """
+        with self._changed:
+            for piece in pieces.values():
+                self._waiting.remove(id(piece.media))
 
     def run(self) -> None:
         """Until :meth:`close`."""
@@ -204,9 +208,8 @@ class MediaEncoder:
                 if self._is_closed:
                     return
                 media = self._waiting.take()
-            if not media.is_dropped:
-                self._encode(media)
-                self._notify()
+            self._encode(media)
+            self._notify()
 
     def close(self) -> None:
         """Make :meth:`run` return after the file that it is encoding."""

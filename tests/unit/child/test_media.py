@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -237,11 +238,15 @@ def test_embeddings_that_were_not_announced_are_refused(encoder, reader, project
     assert capfd.readouterr().err
 
 
-def test_what_nobody_waits_for_is_not_encoded(encoder, reader, projector):
+def test_what_nobody_waits_for_is_forgotten_at_once(projector, reader):
+    """Another file may be encoded for many seconds."""
+    encoder = MediaEncoder(projector, lambda: None)
     one, other = counted(reader, photo(0), photo(1))
-    one.is_dropped = True
-    encoder.request(one, "")
+    encoder.request_after(0, {0: MediaPiece(one, 0, 4), 4: MediaPiece(one, 1, 4)}, "")
     encoder.request(other, "")
-    assert encoder.wait()
-    assert other.embeddings
-    assert len(projector.encoded) == 1
+    gone = weakref.ref(one)
+    encoder.call_off({0: MediaPiece(one, 0, 4)})
+    encoder.call_off({0: MediaPiece(one, 0, 4)})
+    del one
+    assert gone() is None
+    assert encoder._waiting.take() is other
