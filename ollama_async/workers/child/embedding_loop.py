@@ -154,7 +154,7 @@ class EmbeddingLoop:
             )
         except EngineError as error:
             for each in batch:
-                if not self._is_wanted(each):
+                if self._attend([each]):
                     continue
                 if len(batch) == 1:
                     self._fail(each.request, error)
@@ -174,7 +174,9 @@ class EmbeddingLoop:
         return one.request.id in self._running and not self._is_stopped
 
     def _attend(self, batch: Sequence[_Input]) -> bool:
-        """Receive and send during a long batch. Whether nobody waits for it any more."""
+        """Receive and send, now and then, before a batch has ended. Whether nobody waits for it any
+        more.
+        """
         now_s = self._clock_ns() / 1e9
         if now_s >= self._attention_at_s:
             self._attention_at_s = now_s + _ATTENTION_PERIOD_S

@@ -144,6 +144,20 @@ def test_an_input_that_fails_fails_only_its_request():
     assert [type(each) for each in harness.of(2)] == [Started, Vector, Vector, Done]
 
 
+def test_a_batch_that_failed_goes_on_reading_and_sending_between_its_inputs():
+    """Each of them may take seconds, and a silent worker is killed."""
+    harness = Harness()
+    for number, token in ((1, LONG[0]), (2, POISON), (3, 3)):
+        harness.put(number, [[token]], str(number))
+    harness.engine.during = lambda: harness.cancel(3)
+    harness.iterate()
+
+    assert harness.engine.batches == [[[LONG[0]], [POISON], [3]], [[LONG[0]]], [[POISON]]]
+    assert harness.of(3)[-1].reason == "cancel"
+    first_sent = [type(message) for message in harness.flushes[0]]
+    assert first_sent == [Started] * 3 + [Heartbeat]
+
+
 def test_large_vectors_are_sent_in_several_messages():
     harness = Harness(FakeEngine(size=4096))
     harness.put(1, [[1]] * BATCH_INPUTS)
