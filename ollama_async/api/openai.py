@@ -31,7 +31,19 @@ Content = Annotated[
 FINGERPRINT = "fp_ollama"
 """``system_fingerprint`` of every answer, as in Ollama."""
 
+TOKEN_LIMIT = 2**31
+"""Ids of tokens are below."""
+
 _ROLE_CHARACTERS = 64  # no known role is longer, and lowering a long one would take its time
+
+
+def are_token_ids(value: object) -> bool:
+    """Whether this is a list of ids of tokens, at least one."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(type(each) is int and 0 <= each < TOKEN_LIMIT for each in value)
+    )
 
 
 # --------------------------------------------------------------------------- messages

@@ -19,6 +19,7 @@ from aiohttp import web
 from ollama_async.api import embeddings as api
 from ollama_async.api import encode, ollama, vectors
 from ollama_async.api.encode import LongParts
+from ollama_async.api.openai import are_token_ids
 from ollama_async.core.errors import BadRequest, NotFound, ServerError
 from ollama_async.gateway.body import BODY_PROCESSOR, Body
 from ollama_async.gateway.client_budgets import CLIENT_SEND_LIMIT_BYTES, SEND_RESERVATION
@@ -246,20 +247,12 @@ def _openai_inputs(value: Any) -> list[str | list[int]]:
     """:raises BadRequest: with Ollama's texts."""
     if value is None or value == []:
         raise BadRequest("invalid input")
-    inputs = [value] if isinstance(value, str) or _are_token_ids(value) else value
+    inputs = [value] if isinstance(value, str) or are_token_ids(value) else value
     if not isinstance(inputs, list):
         raise BadRequest("invalid input type")
-    if not all(isinstance(each, str) for each in inputs) and not all(map(_are_token_ids, inputs)):
+    if not all(isinstance(each, str) for each in inputs) and not all(map(are_token_ids, inputs)):
         raise BadRequest("invalid input type")
     return inputs
-
-
-def _are_token_ids(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(type(each) is int and 0 <= each < 2**31 for each in value)
-    )
 
 
 def _openai_response(

@@ -42,9 +42,6 @@ COMPLETION_LOGPROBS_LIMIT = 5
 ECHO_LIMIT_CHARACTERS = 1 << 20
 """Of the prompts that a response repeats, once for each choice, in one call on the event loop."""
 
-TOKEN_LIMIT = 2**31
-"""Ids of tokens are below."""
-
 _SEED_LIMIT = 2**63
 _SHOWN_CHARACTERS = 40  # of a value that is refused
 
@@ -163,21 +160,13 @@ def _prompts(prompt: str | list[Any] | None) -> list[str | list[int]]:
     """Texts and lists of token ids. :raises BadRequest: it is neither one nor several of these."""
     if prompt is None:
         return [""]
-    if isinstance(prompt, str):
-        return [prompt]
-    if prompt and all(map(_is_token, prompt)):
+    if isinstance(prompt, str) or openai.are_token_ids(prompt):
         return [prompt]
     if not prompt:
         raise BadRequest("prompt: the list is empty")
-    for each in prompt:
-        is_tokens = isinstance(each, list) and each and all(map(_is_token, each))
-        if not (isinstance(each, str) or is_tokens):
-            raise BadRequest("prompt must be a text, a list of token ids, or a list of these")
+    if not all(isinstance(each, str) or openai.are_token_ids(each) for each in prompt):
+        raise BadRequest("prompt must be a text, a list of token ids, or a list of these")
     return prompt
-
-
-def _is_token(value: object) -> bool:
-    return type(value) is int and 0 <= value < TOKEN_LIMIT
 
 
 def _echoes(
@@ -254,7 +243,9 @@ def _logit_bias(given: dict[str, float] | None) -> dict[int, float]:
     """By token id. :raises BadRequest: names the entry that is wrong."""
     bias: dict[int, float] = {}
     for key, value in (given or {}).items():
-        if not (key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < TOKEN_LIMIT):
+        if not (
+            key.isascii() and key.isdigit() and len(key) <= 10 and int(key) < openai.TOKEN_LIMIT
+        ):
             raise BadRequest(f"logit_bias: {key[:_SHOWN_CHARACTERS]!r} is not the id of a token")
         if not -100 <= value <= 100:
             raise BadRequest(f"logit_bias: the value of token {key} must be between -100 and 100")

@@ -6,7 +6,6 @@ templates expect it.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from itertools import chain
 
@@ -19,6 +18,7 @@ from ollama_async.api.openai import InputAudio
 from ollama_async.api.openai_responses import ContentPart, InputItem
 from ollama_async.core.errors import BadRequest, TooLarge
 from ollama_async.gateway.handlers.openai_messages import check_arguments, read_arguments
+from ollama_async.gateway.response_formats.openai_responses import new_id
 from ollama_async.gateway.response_store import StoredResponse
 
 MEDIA_LIMIT_BYTES = 256 << 20
@@ -207,7 +207,7 @@ def write_input(items: Sequence[InputItem]) -> list[bytes]:
     """The items as they are stored, which get ids if they have none."""
     for item in items:
         item.type = item.kind
-        item.id = item.id or f"{_ID_PREFIXES[item.type]}_{secrets.token_hex(24)}"
+        item.id = item.id or new_id(_ID_PREFIXES[item.type])
     groups = (items[at : at + _GROUP_SIZE] for at in range(0, len(items), _GROUP_SIZE))
     return [encode.to_json(group) for group in groups]
 

@@ -23,7 +23,7 @@ from ollama_async.gateway.response_formats import (
     SingleChoice,
     content_of,
 )
-from ollama_async.gateway.response_formats.errors import anthropic_error
+from ollama_async.gateway.response_formats.errors import Protocol, error_object
 from ollama_async.queue.backend import Finish, Start
 
 
@@ -75,7 +75,7 @@ class AnthropicFormat(SingleChoice):
         )
 
     def error(self, error: ServerError) -> bytes:
-        return to_event(anthropic_error(error, self._request_id), "error")
+        return to_event(error_object(Protocol.ANTHROPIC, error, self._request_id), "error")
 
     # -- one object --------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
 import msgspec
@@ -20,7 +21,7 @@ CONTEXT_CODE = "context_length_exceeded"
 THREAD_CODE = "thread_unsupported_request"
 """Anthropic's code, on which clients send the whole conversation."""
 
-_OPENAI_TYPES = {404: "not_found_error", 500: "api_error"}
+_OPENAI_TYPES = {404: "not_found_error"}
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -64,33 +65,39 @@ ERRORS: dict[Protocol, type[msgspec.Struct]] = {
 
 def error_body(protocol: Protocol, error: ServerError, request_id: str = "") -> bytes:
     """One JSON object."""
+    return encode.to_json(error_object(protocol, error, request_id))
+
+
+def error_object(protocol: Protocol, error: ServerError, request_id: str = "") -> msgspec.Struct:
+    """Of one of the types in :data:`ERRORS`. ``request_id``: for Anthropic's."""
     message = _encodable(error.message)
     if protocol is Protocol.OPENAI:
-        return encode.to_json(OpenAIErrorResponse(openai_error(error, message)))
+        return _openai_error(error, message)
     if protocol is Protocol.ANTHROPIC:
-        return encode.to_json(anthropic_error(error, request_id))
+        return _anthropic_error(error, message, request_id)
     signin_url = error.signin_url if isinstance(error, NoAccount) else ""
-    return encode.to_json(ollama.ErrorResponse(message, signin_url))
+    return ollama.ErrorResponse(message, signin_url)
 
 
-def openai_error(error: ServerError, message: str) -> OpenAIError:
-    kind = "invalid_request_error" if error.status < 500 else "api_error"
-    kind = _OPENAI_TYPES.get(error.status, kind)
+def _openai_error(error: ServerError, message: str) -> OpenAIErrorResponse:
+    shown = OpenAIError(message, _type_of(error, _OPENAI_TYPES))
     if isinstance(error, ContextExceeded):
-        return OpenAIError(message, kind, code=CONTEXT_CODE)
+        shown.code = CONTEXT_CODE
+    elif isinstance(error, ConversationNotHeld):
+        shown.param, shown.code = "previous_response_id", "previous_response_not_found"
+    return OpenAIErrorResponse(shown)
+
+
+def _anthropic_error(error: ServerError, message: str, request_id: str) -> anthropic.ErrorResponse:
+    shown = anthropic.Error(_type_of(error, _ANTHROPIC_TYPES), message)
     if isinstance(error, ConversationNotHeld):
-        return OpenAIError(message, kind, "previous_response_id", "previous_response_not_found")
-    return OpenAIError(message, kind)
-
-
-def anthropic_error(error: ServerError, request_id: str) -> anthropic.ErrorResponse:
-    kind = "invalid_request_error" if error.status < 500 else "api_error"
-    kind = _ANTHROPIC_TYPES.get(error.status, kind)
-    details = (
-        anthropic.ErrorDetails(THREAD_CODE) if isinstance(error, ConversationNotHeld) else None
-    )
-    shown = anthropic.Error(kind, _encodable(error.message), details)
+        shown.details = anthropic.ErrorDetails(THREAD_CODE)
     return anthropic.ErrorResponse(shown, request_id)
+
+
+def _type_of(error: ServerError, types: Mapping[int, str]) -> str:
+    kind = "invalid_request_error" if error.status < 500 else "api_error"
+    return types.get(error.status, kind)
 
 
 def _encodable(message: str) -> str:

@@ -16,6 +16,7 @@ from ollama_async.gateway.response_formats import (
     FinalAnswer,
     SingleChoice,
 )
+from ollama_async.gateway.response_formats.errors import Protocol, error_object
 from ollama_async.gateway.response_formats.logprobs import logprob_json
 
 
@@ -46,7 +47,7 @@ class OllamaFormat(SingleChoice):
         raise NotImplementedError
 
     def error(self, error: ServerError) -> bytes:
-        return encode.to_line(ollama.ErrorResponse(error.message))
+        return encode.to_line(error_object(Protocol.OLLAMA, error))
 
     def _line(self, before: bytes) -> Callable[[str], bytes]:
         """A function that makes one NDJSON line of a text and nothing else, in about 0.5 µs."""

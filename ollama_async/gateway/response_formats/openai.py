@@ -25,7 +25,7 @@ from ollama_async.gateway.response_formats import (
     FinalAnswer,
     ResponseFormat,
 )
-from ollama_async.gateway.response_formats.errors import Protocol, error_body
+from ollama_async.gateway.response_formats.errors import Protocol, error_object
 from ollama_async.gateway.response_formats.logprobs import logprob_json
 from ollama_async.queue.backend import Start
 
@@ -87,7 +87,7 @@ class OpenAIFormat:
 
     def error(self, error: ServerError) -> bytes:
         """The stream ends with it."""
-        return b"data: %b\n\n" % error_body(Protocol.OPENAI, error)
+        return encode.to_event(error_object(Protocol.OPENAI, error))
 
     def prepare(self) -> None:
         """Make ``text`` and ``thinking`` for the choice of this index."""

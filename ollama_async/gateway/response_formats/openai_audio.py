@@ -20,7 +20,7 @@ from ollama_async.gateway.response_formats import (
     FinalAnswer,
     SingleChoice,
 )
-from ollama_async.gateway.response_formats.errors import Protocol, error_body
+from ollama_async.gateway.response_formats.errors import Protocol, error_object
 
 TEXT_TYPE = "text/plain; charset=utf-8"
 
@@ -52,7 +52,7 @@ class TranscriptionFormat(SingleChoice):
         return encode.to_event(TranscriptionDone("".join(self._parts), _usage(answers[0])))
 
     def error(self, error: ServerError) -> bytes:
-        return b"data: %b\n\n" % error_body(Protocol.OPENAI, error)
+        return encode.to_event(error_object(Protocol.OPENAI, error))
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         text = answers[0].content.text.strip()
