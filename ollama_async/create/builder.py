@@ -104,6 +104,8 @@ class _Builder:
         if to_convert:
             paths = self._paths(to_convert)
             digests[conversion.MODEL_NAME] = yield from conversion.store_model(layout, paths, level)
+            if projector := (yield from conversion.store_projector(layout, paths)):
+                digests[conversion.PROJECTOR_NAME] = projector
         for name, source in files.items():
             if name in to_convert:
                 continue

@@ -17,6 +17,7 @@ from ollama_async.api.ollama import ProgressStatus
 from ollama_async.convert import lora
 from ollama_async.convert.gguf_writer import FloatType
 from ollama_async.convert.model import convert_model
+from ollama_async.convert.projector import convert_projector, has_projector
 from ollama_async.core.errors import BadRequest
 from ollama_async.create.quantize import SOURCE_LEVELS, STEP_S, hash_file
 from ollama_async.gguf.compatibility import check_adapter
@@ -24,7 +25,7 @@ from ollama_async.gguf.reader import GgufHeader, read_header
 from ollama_async.store.files import NewFile
 from ollama_async.store.layout import StoreLayout
 
-MODEL_NAME, ADAPTER_NAME = "model.gguf", "adapter.gguf"
+MODEL_NAME, ADAPTER_NAME, PROJECTOR_NAME = "model.gguf", "adapter.gguf", "mmproj.gguf"
 """Names of the results among the files that a model is created from."""
 _READ_BYTES = 1 << 20
 
@@ -46,6 +47,20 @@ def store_model(layout: StoreLayout, files: Mapping[str, Path], level: str) -> N
     return (
         yield from _store_converted(
             layout, "converting model", lambda out: convert_model(files, out, kind)
+        )
+    )
+
+
+def store_projector(layout: StoreLayout, files: Mapping[str, Path]) -> NewBlob:
+    """Convert the image encoder; as :func:`store_model`. The digest is "" if there is none.
+
+    :raises BadRequest: the files are broken or not supported.
+    """
+    if not has_projector(files):
+        return ""
+    return (
+        yield from _store_converted(
+            layout, "converting projector", lambda out: convert_projector(files, out)
         )
     )
 

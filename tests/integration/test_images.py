@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import random
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from tests.tiny_projectors import write_vision_model
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 
+PUBLISHED = Path(__file__).parents[1] / "fixtures" / "convert" / "gemma3-vision"
 TEMPLATE = (
     "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}"
     "[assistant]"
@@ -62,6 +64,17 @@ def test_a_model_of_two_files(client):
     assert answer["message"]["content"]
     (loaded,) = client.get("/api/ps").json()["models"]
     assert loaded["context_length"] >= 2048
+
+
+def test_published_weights_with_an_encoder_make_two_files(client, server, tmp_path):
+    (tmp_path / "Modelfile").write_text(f"FROM {PUBLISHED}\nPARAMETER num_predict 4\n")
+    created = server.command("create", "gemma", "-f", str(tmp_path / "Modelfile"))
+    assert "converting projector" in created.stdout + created.stderr
+    shown = client.post("/api/show", json={"model": "gemma"}).json()
+    assert shown["capabilities"][:2] == ["completion", "vision"]
+    with_image = client.post("/api/chat", json=asked("what", photo(), model="gemma")).json()
+    without = client.post("/api/chat", json=asked("what", model="gemma")).json()
+    assert with_image["prompt_eval_count"] >= without["prompt_eval_count"] + 4
 
 
 def test_every_api_takes_images(client):
