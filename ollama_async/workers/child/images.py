@@ -43,6 +43,8 @@ RATIO_LIMIT = 200
 SCANS_LIMIT = 2 << 30
 """Pixels of a JPEG times its scans: each may take a few bytes, and goes through the whole image."""
 
+FORMATS = "PNG, JPEG, WebP, GIF and BMP"
+
 Opener = Callable[[io.BytesIO], ImageFile.ImageFile]
 
 _FORMATS: tuple[tuple[str, bytes, bytes, Opener], ...] = (
@@ -87,7 +89,7 @@ def is_image(data: bytes) -> bool:
 def _recognize(data: bytes) -> tuple[str, Opener]:
     found = _format_of(data)
     if found is None:
-        raise BadRequest("unknown image format: PNG, JPEG, WebP, GIF and BMP can be read")
+        raise BadRequest(f"unknown image format: {FORMATS} can be read")
     return found
 
 

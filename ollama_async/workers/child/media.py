@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
+import numpy as np
 
 from ollama_async.core.bounded_cache import BoundedCache
 from ollama_async.core.errors import BadRequest
@@ -157,8 +158,13 @@ def read_file(projector: Projector, data: bytes) -> Pixels | Samples:
             raise BadRequest(str(error)) from None
         if len(samples) < projector.sample_rate * LEAST_AUDIO_S:  # the library aborts on nothing
             raise BadRequest("the recording is too short")
+        if not np.isfinite(samples).all():
+            raise BadRequest("the recording has samples that are not finite")
         return samples
-    if not projector.sees and images.is_image(data):
+    if not images.is_image(data) and projector.sample_rate:
+        pictures = f", {images.FORMATS}" if projector.sees else ""
+        raise BadRequest(f"unknown format: this model takes WAV, MP3{pictures}")
+    if not projector.sees:
         raise BadRequest("this model cannot see: it takes recordings, but no images")
     return images.read_image(data)
 

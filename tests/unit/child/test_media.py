@@ -155,6 +155,23 @@ def test_a_model_that_only_hears_refuses_images(reader, projector):
         reader.read_all([wav_file(tone(0.01))], budget(), "")
 
 
+def test_samples_that_are_not_finite_are_refused(reader, projector, monkeypatch):
+    monkeypatch.setattr(projector, "sample_rate", 16_000)
+    samples = np.full(4000, np.nan, np.float32)
+    monkeypatch.setattr(projector, "decode_audio", lambda _data: samples)
+    with pytest.raises(BadRequest, match="not finite"):
+        reader.read_all([wav_file(tone())], budget(), "")
+
+
+def test_an_unknown_format_is_told_what_can_be_read(reader, projector):
+    projector.sample_rate = 16_000
+    with pytest.raises(BadRequest, match=r"takes WAV, MP3, PNG, JPEG, WebP, GIF and BMP$"):
+        reader.read_all([b"OggS"], budget(), "")
+    projector.sees = False
+    with pytest.raises(BadRequest, match=r"takes WAV, MP3$"):
+        reader.read_all([b"OggS"], budget(), "")
+
+
 def test_large_files_are_refused(reader, monkeypatch):
     monkeypatch.setattr(media, "FILE_LIMIT_BYTES", 100)
     with pytest.raises(BadRequest, match="more than 100 bytes"):
