@@ -5,7 +5,7 @@ import math
 import struct
 
 import openai
-from checks import SERVER, check, raises, run, silence
+from checks import SERVER, check, raises, run
 
 client = openai.OpenAI(base_url=f"{SERVER}/v1", api_key="unused", max_retries=0)
 
@@ -105,30 +105,6 @@ def embeddings_of_tokens():
         math.isclose(a, b, abs_tol=1e-3)
         for a, b in zip(one.embedding, two[0].embedding, strict=True)
     )
-
-
-@check
-def transcriptions():
-    file = ("speech.wav", silence())
-    answer = client.audio.transcriptions.create(model="hears", file=file, language="en")
-    assert answer.text
-    assert answer.usage.input_tokens > 300
-    text = client.audio.transcriptions.create(model="hears", file=file, response_format="text")
-    assert text.strip() == answer.text.strip()
-    with raises(openai.BadRequestError, status_code=400):
-        client.audio.transcriptions.create(model="demo", file=file)
-    with raises(openai.BadRequestError, status_code=400):
-        client.audio.transcriptions.create(model="hears", file=("speech.wav", b"no recording"))
-
-
-@check
-def a_transcription_in_a_stream():
-    stream = client.audio.transcriptions.create(
-        model="hears", file=("speech.wav", silence()), stream=True
-    )
-    *parts, last = stream
-    assert last.type == "transcript.text.done"
-    assert "".join(part.delta for part in parts) == last.text
 
 
 @check
