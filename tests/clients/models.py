@@ -67,5 +67,9 @@ SCRIPTS = {
     "echo": speaker(echo=True, parser=""),
 }
 
+# die in the middle of an answer; one for each script, as a model that dies often is started later
+for script in ("ollama", "openai", "responses", "anthropic", "node-ollama", "node-openai"):
+    SCRIPTS[f"dies-{script}"] = speaker("Once ", "upon ", "a ", crash_at=2, parser="")
+
 SENSES: dict[str, Literal["gemma3", "ultravox"]] = {"sees": "gemma3", "hears": "ultravox"}
 """Names, and the kinds of their projectors."""

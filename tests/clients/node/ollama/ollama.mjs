@@ -146,6 +146,11 @@ check("an image to a model that cannot see", async () => {
   await assert.rejects(client.chat({ model: "demo", messages }), { status_code: 400 });
 });
 
+check("an error in the middle", async () => {
+  const stream = await client.chat({ model: "dies-node-ollama", messages: SKY, stream: true });
+  await assert.rejects(joined(stream, (part) => part.message.content), /unexpectedly stopped/);
+});
+
 check("errors", async () => {
   const error = { name: "ResponseError", status_code: 404, message: "model 'nobody' not found" };
   await assert.rejects(client.chat({ model: "nobody", messages: SKY }), error);

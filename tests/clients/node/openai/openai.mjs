@@ -121,6 +121,14 @@ check("a stream that is aborted", async () => {
   for await (const part of stream) if (part.choices[0].delta.content) stream.controller.abort();
 });
 
+check("an error in the middle", async () => {
+  const asked = { model: "dies-node-openai", messages: SKY, stream: true };
+  const stream = await client.chat.completions.create(asked);
+  await assert.rejects(async () => {
+    for await (const part of stream) assert.equal(part.choices[0].finish_reason, null);
+  }, OpenAI.APIError);
+});
+
 check("errors", async () => {
   const missing = client.chat.completions.create({ model: "nobody", messages: SKY });
   await assert.rejects(missing, OpenAI.NotFoundError);

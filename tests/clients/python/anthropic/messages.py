@@ -262,6 +262,16 @@ def errors():
 
 
 @check
+def an_error_in_the_middle():
+    with raises(anthropic.APIStatusError) as error:
+        for event in client.messages.create(
+            model="dies-anthropic", messages=SKY, max_tokens=9, stream=True
+        ):
+            assert event.type != "message_stop"
+    assert error.value.body["error"]["type"] == "api_error"
+
+
+@check
 async def the_async_client():
     async with anthropic.AsyncAnthropic(base_url=SERVER, api_key="unused") as client:
         fields = {"model": "demo", "messages": SKY, "max_tokens": 500}

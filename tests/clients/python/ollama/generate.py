@@ -146,6 +146,14 @@ def errors():
 
 
 @check
+def an_error_in_the_middle():
+    with raises(ollama.ResponseError) as error:
+        for part in client.generate(model="dies-ollama", prompt="x", stream=True):
+            assert part.response in {"Once ", "upon ", "Once upon "}
+    assert "unexpectedly stopped" in error.value.error
+
+
+@check
 async def the_async_client():
     client = ollama.AsyncClient(host=SERVER)
 

@@ -187,6 +187,15 @@ def errors():
 
 
 @check
+def an_error_in_the_middle():
+    with raises(openai.APIError) as error:
+        stream = client.chat.completions.create(model="dies-openai", messages=SKY, stream=True)
+        for part in stream:
+            assert part.choices[0].finish_reason is None
+    assert "unexpectedly stopped" in error.value.message
+
+
+@check
 def a_raw_response():
     raw = client.chat.completions.with_raw_response.create(model="story", messages=SKY)
     assert raw.headers["content-type"].startswith("application/json")

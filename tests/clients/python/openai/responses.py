@@ -211,6 +211,14 @@ def a_tool_that_must_be_called():
 
 
 @check
+def an_error_in_the_middle():
+    *_, error, failed = client.responses.create(model="dies-responses", input="x", stream=True)
+    assert error.type == "error"
+    assert error.message == failed.response.error.message
+    assert (failed.type, failed.response.status) == ("response.failed", "failed")
+
+
+@check
 def errors():
     with raises(openai.NotFoundError, status_code=404):
         client.responses.create(model="nobody", input="x")
