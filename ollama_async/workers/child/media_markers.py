@@ -17,9 +17,9 @@ from msgspec.structs import replace
 from ollama_async.core.conversation import Message
 
 _SECRET = secrets.token_hex(16)
-_MARKER = re.compile(rf"\[img-{_SECRET}-(\d+)\]")
+_MARKER = re.compile(rf"\[img-{_SECRET}-([0-9]{{1,9}})\]")
 _PLACE = "[img]"
-_NAMED = re.compile(r"\[img-(\d{1,9})\]")
+_NAMED = re.compile(r"\[img-([0-9]{1,9})\]")
 
 
 def mark(messages: Sequence[Message]) -> list[Message]:
@@ -33,8 +33,10 @@ def mark(messages: Sequence[Message]) -> list[Message]:
     ]
 
 
-def mark_raw(text: str, images: int) -> str:
-    """A raw prompt with markers for so many images; one may be named several times."""
+def mark_raw(text: str, images: int, most: int) -> str:
+    """A raw prompt with markers for so many images; one may be named several times. After ``most``
+    names, the others stay as they are.
+    """
     named: set[int] = set()
 
     def marker_of(match: re.Match[str]) -> str:
@@ -44,7 +46,7 @@ def mark_raw(text: str, images: int) -> str:
         named.add(number)
         return _marker(number)
 
-    text = _NAMED.sub(marker_of, text)
+    text = _NAMED.sub(marker_of, text, count=most)
     return _mark(text, [number for number in range(images) if number not in named])
 
 
@@ -61,10 +63,15 @@ def _marker(number: int) -> str:
 
 
 def split(text: str) -> Iterator[str | int]:
-    """The texts between markers, some of them empty, and the numbers of the markers."""
-    parts = _MARKER.split(text)
-    for index, part in enumerate(parts):
-        yield int(part) if index % 2 else part
+    """The texts between markers, some of them empty, and the numbers of the markers. A template
+    may have changed these.
+    """
+    begin = 0
+    for marker in _MARKER.finditer(text):
+        yield text[begin : marker.start()]
+        yield int(marker[1])
+        begin = marker.end()
+    yield text[begin:]
 
 
 def show(text: str) -> str:

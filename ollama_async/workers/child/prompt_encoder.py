@@ -196,7 +196,7 @@ class PromptEncoder:
         context = check_tokens(prompt.context, self._facts.vocab_size, "context")
         media = self._read_media(prompt.messages, budget, owner)
         if prompt.raw is not None:
-            text = mark_raw(prompt.raw, len(media)) if media else prompt.raw
+            text = mark_raw(prompt.raw, len(media), num_ctx) if media else prompt.raw
             tokens, pieces = self._tokenize_all(text, media, context, num_ctx, budget)
             return EncodedPrompt(tokens or self._start_of_text(), text, pieces=pieces)
         if media:
@@ -325,13 +325,22 @@ class PromptEncoder:
         num_ctx: int,
         budget: PreparationBudget,
     ) -> tuple[list[int], dict[int, MediaPiece]]:
-        """``context`` and the tokens of ``text``, in which markers stand for ``media``."""
+        """``context`` and the tokens of ``text``, in which markers stand for ``media``. What comes
+        behind an image that does not fit any more is missing: a text, or a template, may repeat
+        its images without end.
+
+        :raises TemplateFailed: there is a marker of another image.
+        """
         tokens, pieces = list(context), dict[int, MediaPiece]()
         if not media:
             return tokens + self._tokenize(text, num_ctx, budget, is_first=not context), pieces
         for part in split(text):
             if isinstance(part, int):
+                if part >= len(media):
+                    raise TemplateFailed("the template changes the places of images")
                 add_media(tokens, pieces, media[part])
+                if len(tokens) > num_ctx:
+                    break
             else:
                 tokens += self._tokenize(part, num_ctx, budget, is_first=not tokens)
         return tokens, pieces

@@ -61,7 +61,7 @@ def test_images_are_numbered_through_the_conversation():
     ],
 )
 def test_a_raw_prompt_names_its_images(text, images, expected):
-    assert list(split(mark_raw(text, images))) == expected
+    assert list(split(mark_raw(text, images, 9))) == expected
 
 
 def test_a_shown_prompt_has_the_placeholders_of_ollama():
@@ -72,7 +72,7 @@ def test_a_shown_prompt_has_the_placeholders_of_ollama():
 @given(st.text(alphabet="[img-0123456789abcdef]<>", max_size=80))
 def test_no_text_of_a_client_is_a_marker(text):
     assert list(split(text)) == [text]
-    assert [part for part in split(mark_raw(text, 1)) if isinstance(part, int)][:1] == [0]
+    assert [part for part in split(mark_raw(text, 1, 9)) if isinstance(part, int)][:1] == [0]
 
 
 def test_the_secret_is_long_enough_not_to_be_guessed():
