@@ -15,6 +15,7 @@ from aiohttp import web
 
 from ollama_async.api import encode, openai
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.api.options import check_parameters
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
 from ollama_async.gateway.handlers.generation import Call, GenerationRoute, respond
@@ -208,7 +209,15 @@ def _choices(count: int | None, prompts: int = 1) -> int:
 def _options(
     params: openai.CompletionRequest | openai.ChatCompletionRequest, most: int | None
 ) -> dict[str, Any]:
-    """Ollama's options. ``most``: tokens of an answer."""
+    """Ollama's options. ``most``: tokens of an answer.
+
+    :raises BadRequest: one has the wrong type. (For Ollama's own routes that is a 500, on which
+        OpenAI's clients would ask again.)
+    """
+    try:
+        check_parameters(params.options or {})
+    except ValueError as error:
+        raise BadRequest(str(error)) from None
     stop = params.stop
     given = {
         "num_predict": most,

@@ -705,6 +705,7 @@ REFUSED = [
     ({"web_search_options": {}}, "web_search_options is not supported"),
     ({"temperature": -1}, 'option "temperature" must be between 0 and 100'),
     ({"stop": ["x"] * 300}, 'option "stop" may hold at most 256 strings'),
+    ({"options": {"num_ctx": "x"}}, 'option "num_ctx" must be of type integer'),
 ]  # fmt: skip
 
 

@@ -253,6 +253,7 @@ async def test_fields_reach_the_sampler(post, backend, fields, sampling):
 PROMPT = "prompt must be a text, a list of token ids, or a list of these"
 REFUSED = [
     ({"model": ""}, "model is required"),
+    ({"options": {"stop": "x"}}, 'option "stop" must be of type array'),
     ({"prompt": []}, "prompt: the list is empty"),
     ({"prompt": [[]]}, PROMPT),
     ({"prompt": [1, "a"]}, PROMPT),
