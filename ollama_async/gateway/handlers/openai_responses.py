@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -93,7 +94,7 @@ def _list(turns: Sequence[StoredResponse], query: Mapping[str, str]) -> bytes:
     if order == "desc":
         items.reverse()
     limit = query.get("limit", _LIST_DEFAULT)
-    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:4]) <= _LIST_LIMIT):
+    if not (re.fullmatch("[0-9]{1,3}", limit) and 1 <= int(limit) <= _LIST_LIMIT):
         raise BadRequest(f"limit must be between 1 and {_LIST_LIMIT}")
     if after := query.get("after"):
         ids = [item.id for item in items]

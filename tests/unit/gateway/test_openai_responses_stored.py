@@ -443,7 +443,10 @@ async def test_input_items_come_in_pages(call, post):
     assert await page("?limit=2&after=d") == ("cb", True)
     assert await page("?limit=2&after=b&order=desc") == ("a", False)
     assert await page("?order=asc&after=e") == ("", False)
-    for wrong in ("?limit=0", "?limit=101", "?limit=x", "?order=up", "?after=z"):
+    for wrong in (
+        *("?limit=0", "?limit=101", "?limit=x", "?order=up", "?after=z"),
+        *("?limit=0100999", "?limit=0100" + "9" * 5000),
+    ):
         assert (await call("GET", path + wrong))[0] == 400
 
 
