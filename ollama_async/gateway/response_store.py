@@ -75,11 +75,12 @@ class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
 
 class _Client(msgspec.Struct, eq=False):
     """What one client has: ``responses`` by id, in the order of their use, and the response of each
-    item. ``size`` and ``count`` include those that only later ones need.
+    item, whose id may be the client's own, by its owner and id. ``size`` and ``count`` include
+    those that only later ones need.
     """
 
     responses: OrderedDict[str, StoredResponse]
-    by_item: dict[str, StoredResponse]
+    by_item: dict[tuple[Owner, str], StoredResponse]
     size: int = 0
     count: int = 0
 
@@ -104,7 +105,7 @@ class ResponseStore:
             client.responses[response.id] = response
             for item_id in response.item_ids:
                 if len(item_id) <= _ID_CHARACTERS:
-                    client.by_item[item_id] = response
+                    client.by_item[response.owner, item_id] = response
             self._hold(response)
             while self.size > self._limit_bytes or self.count > self._limit_count:
                 self._drop_one()
@@ -121,7 +122,7 @@ class ResponseStore:
         """The response that has this item, in its input or its output."""
         with self._lock:
             client = self._clients.get(owner.client)
-            response = client and client.by_item.get(item_id)
+            response = client and client.by_item.get((owner, item_id))
             return self._visible(owner, response.id) if response else None
 
     def delete(self, owner: Owner, response_id: str) -> bool:
@@ -157,8 +158,8 @@ class ResponseStore:
         client = self._clients[response.owner.client]
         del client.responses[response.id]
         for item_id in response.item_ids:
-            if client.by_item.get(item_id) is response:
-                del client.by_item[item_id]
+            if client.by_item.get((response.owner, item_id)) is response:
+                del client.by_item[response.owner, item_id]
         self._release(response)
         if not client.responses:
             del self._clients[response.owner.client]

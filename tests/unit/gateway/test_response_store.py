@@ -56,6 +56,17 @@ def test_nobody_else_finds_it_or_deletes_it(other):
     assert store.get(ANN, "r") is not None
 
 
+def test_an_item_of_another_key_with_the_same_id_hides_none():
+    """Clients may give their items ids of their own."""
+    store, other = ResponseStore(), Owner(ANN.client, b"another key")
+    mine, others = make("r", items=["i"]), make("s", other, items=["i"])
+    store.add(mine)
+    store.add(others)
+
+    assert store.find_item(ANN, "i") is mine
+    assert store.find_item(other, "i") is others
+
+
 def test_the_least_recently_used_goes_when_there_are_too_many():
     store = ResponseStore(limit_count=3)
     for name in "abc":
