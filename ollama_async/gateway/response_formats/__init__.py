@@ -56,9 +56,10 @@ class ResponseFormat(Protocol):
     """How one protocol writes one response, which has an answer for each of the request's choices.
 
     An instance belongs to one response and may keep its state. ``begin`` precedes the first delta
-    of a stream and is sent with it. ``text``, ``thinking``, ``tool_calls`` and ``tokens`` each give
-    whole objects of the stream, with their separators. ``last`` ends it. ``whole`` is the one JSON
-    object without streaming, or something else of the ``whole_type``.
+    of a stream and is sent with it. ``text`` gives whole objects of the stream, with their
+    separators, for a piece that is text alone, and ``content`` for one with anything else. ``last``
+    ends it, as ``error`` does. ``whole`` is the one JSON object without streaming, or something
+    else of the ``whole_type``.
     """
 
     content_type: str
@@ -68,12 +69,8 @@ class ResponseFormat(Protocol):
 
     def text(self, text: str, /) -> bytes: ...
 
-    def thinking(self, text: str, /) -> bytes: ...
-
-    def tool_calls(self, calls: list[ToolCall]) -> bytes: ...
-
-    def tokens(self, content: AnswerContent) -> bytes:
-        """A piece of an answer with logprobs, which may be all that it has."""
+    def content(self, content: AnswerContent, /) -> bytes:
+        """Without logprobs it is of one kind; with them it may have nothing else."""
 
     def choice(self, index: int) -> ResponseFormat:
         """What writes the deltas of this choice's answer; of choice 0, the format itself."""
@@ -114,7 +111,7 @@ def write_deltas(response_format: ResponseFormat, deltas: Sequence[Delta]) -> It
     starts = [index for index, delta in enumerate(deltas) if isinstance(delta, Logprobs)]
     for start, end in pairwise([*starts, len(deltas)]):
         yield from _write_runs(response_format, deltas[at:start])
-        yield response_format.tokens(content_of(deltas[start:end]))
+        yield response_format.content(content_of(deltas[start:end]))
         at = end
     yield from _write_runs(response_format, deltas[at:])
 
@@ -122,9 +119,7 @@ def write_deltas(response_format: ResponseFormat, deltas: Sequence[Delta]) -> It
 def _write_runs(response_format: ResponseFormat, deltas: Sequence[Delta]) -> Iterator[bytes]:
     for _, run in groupby(deltas, key=type):
         content = content_of(list(run))
-        if content.tool_calls:
-            yield response_format.tool_calls(content.tool_calls)
-        elif content.thinking:
-            yield response_format.thinking(content.thinking)
-        elif content.text:
+        if content.text:
             yield response_format.text(content.text)
+        elif content.thinking or content.tool_calls:
+            yield response_format.content(content)

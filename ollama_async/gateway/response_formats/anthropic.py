@@ -52,15 +52,12 @@ class AnthropicFormat(SingleChoice):
         opened = b"" if self._open is anthropic.TextBlock else self._open_text()
         return b"".join((opened, self._before, to_json(text), b"}}\n\n"))
 
-    def thinking(self, text: str) -> bytes:
+    def content(self, content: AnswerContent) -> bytes:
+        """Of one kind, since this protocol has no logprobs."""
+        if content.tool_calls:
+            return self._close() + b"".join(map(self._tool_use, content.tool_calls))
         opened = b"" if self._open is anthropic.ThinkingBlock else self._open_thinking()
-        return b"".join((opened, self._before, to_json(text), b"}}\n\n"))
-
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return self._close() + b"".join(map(self._tool_use, calls))
-
-    def tokens(self, content: AnswerContent) -> bytes:
-        raise NotImplementedError("this protocol has no logprobs")
+        return b"".join((opened, self._before, to_json(content.thinking), b"}}\n\n"))
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers

@@ -38,7 +38,13 @@ class OllamaFormat(SingleChoice):
         self._renders_only = renders_only
         self._image_count = image_count
         self.text = self._line(self._before_text)
-        self.thinking = self._line(self._before_thinking)
+        self._thinking = self._line(self._before_thinking)
+
+    def content(self, content: AnswerContent, /) -> bytes:
+        if content.thinking and content.logprobs is None:
+            return self._thinking(content.thinking)
+        logprobs = _answer_logprobs(content.logprobs)
+        return self._object(**self._fields(content), done=False, logprobs=logprobs) + b"\n"
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
         return self.whole(answers) + b"\n"
@@ -48,6 +54,10 @@ class OllamaFormat(SingleChoice):
 
     def error(self, error: ServerError) -> bytes:
         return encode.to_line(error_object(Protocol.OLLAMA, error))
+
+    def _fields(self, content: AnswerContent) -> dict[str, Any]:
+        """What a response says with this content."""
+        raise NotImplementedError
 
     def _line(self, before: bytes) -> Callable[[str], bytes]:
         """A function that makes one NDJSON line of a text and nothing else, in about 0.5 µs."""
@@ -69,20 +79,12 @@ class OllamaGenerateFormat(OllamaFormat):
     _before_thinking = b'","response":"","thinking":'
     _after = b',"done":false}\n'
 
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return self._object(response="", done=False, tool_calls=_answer_calls(calls)) + b"\n"
-
-    def tokens(self, content: AnswerContent) -> bytes:
-        return (
-            self._object(
-                response=content.text,
-                thinking=content.thinking,
-                done=False,
-                tool_calls=_answer_calls(content.tool_calls),
-                logprobs=_answer_logprobs(content.logprobs),
-            )
-            + b"\n"
-        )
+    def _fields(self, content: AnswerContent) -> dict[str, Any]:
+        return {
+            "response": content.text,
+            "thinking": content.thinking,
+            "tool_calls": _answer_calls(content.tool_calls),
+        }
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
@@ -90,12 +92,10 @@ class OllamaGenerateFormat(OllamaFormat):
             debug_info = ollama.DebugInfo(answer.content.text, self._image_count)
             return self._object(response="", done=False, debug_info=debug_info)
         return self._object(
-            response=answer.content.text,
-            thinking=answer.content.thinking,
+            **self._fields(answer.content),
             done=True,
             done_reason=answer.finish.reason,
             context=answer.finish.context,
-            tool_calls=_answer_calls(answer.content.tool_calls),
             logprobs=_answer_logprobs(answer.content.logprobs),
             **_figures(answer),
         )
@@ -107,13 +107,14 @@ class OllamaChatFormat(OllamaFormat):
     _before_thinking = _before_text + b'"","thinking":'
     _after = b'},"done":false}\n'
 
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        message = _message(AnswerContent(tool_calls=calls))
-        return self._object(message=message, done=False) + b"\n"
-
-    def tokens(self, content: AnswerContent) -> bytes:
-        logprobs = _answer_logprobs(content.logprobs)
-        return self._object(message=_message(content), done=False, logprobs=logprobs) + b"\n"
+    def _fields(self, content: AnswerContent) -> dict[str, Any]:
+        message = ollama.AnswerMessage(
+            role="assistant",
+            content=content.text,
+            thinking=content.thinking,
+            tool_calls=_answer_calls(content.tool_calls),
+        )
+        return {"message": message}
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         (answer,) = answers
@@ -122,7 +123,7 @@ class OllamaChatFormat(OllamaFormat):
             message = ollama.AnswerMessage(role="", content="")
             return self._object(message=message, done=False, debug_info=debug_info)
         return self._object(
-            message=_message(answer.content),
+            **self._fields(answer.content),
             done=True,
             done_reason=answer.finish.reason,
             logprobs=_answer_logprobs(answer.content.logprobs),
@@ -158,15 +159,6 @@ class DetokenizeFormat(OllamaGenerateFormat):
                 load_duration=answer.load_ns,
             )
         )
-
-
-def _message(content: AnswerContent) -> ollama.AnswerMessage:
-    return ollama.AnswerMessage(
-        role="assistant",
-        content=content.text,
-        thinking=content.thinking,
-        tool_calls=_answer_calls(content.tool_calls),
-    )
 
 
 def _answer_calls(calls: list[ToolCall]) -> list[ollama.AnswerCall]:

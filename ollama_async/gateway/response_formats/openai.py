@@ -46,7 +46,6 @@ class OpenAIFormat:
     content_type = SSE_TYPE
     whole_type = JSON_TYPE
     text: Callable[[str], bytes]
-    thinking: Callable[[str], bytes]
     _id_prefix: str
 
     def __init__(
@@ -70,10 +69,7 @@ class OpenAIFormat:
     def begin(self, start: Start) -> bytes:
         raise NotImplementedError
 
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        raise NotImplementedError
-
-    def tokens(self, content: AnswerContent) -> bytes:
+    def content(self, content: AnswerContent) -> bytes:
         raise NotImplementedError
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
@@ -90,7 +86,7 @@ class OpenAIFormat:
         return encode.to_event(error_object(Protocol.OPENAI, error))
 
     def prepare(self) -> None:
-        """Make ``text`` and ``thinking`` for the choice of this index."""
+        """Make ``text`` for the choice of this index."""
         raise NotImplementedError
 
     def _end(self, index: int, answer: FinalAnswer) -> bytes:
@@ -154,7 +150,7 @@ class OpenAIChatFormat(OpenAIFormat):
     def prepare(self) -> None:
         delta = openai.AnswerMessage
         self.text = _prepared(self._chunk(delta(content=_PLACE)))
-        self.thinking = _prepared(self._chunk(delta(reasoning=_PLACE, reasoning_content=_PLACE)))
+        self._thinking = _prepared(self._chunk(delta(reasoning=_PLACE, reasoning_content=_PLACE)))
 
     def begin(self, start: Start) -> bytes:  # noqa: ARG002  # the contract's
         """The role of every answer."""
@@ -163,11 +159,10 @@ class OpenAIChatFormat(OpenAIFormat):
             encode.to_event(self._chunk(message, index=index)) for index in range(self._choices)
         )
 
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return self._delta(AnswerContent(tool_calls=calls))
-
-    def tokens(self, content: AnswerContent) -> bytes:
-        return self._delta(content)
+    def content(self, content: AnswerContent) -> bytes:
+        if content.thinking and content.logprobs is None:
+            return self._thinking(content.thinking)
+        return encode.to_event(self._chunk(_message(content), logprobs=_logprobs(content.logprobs)))
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         debug_info: openai.DebugInfo | UnsetType = UNSET
@@ -194,9 +189,6 @@ class OpenAIChatFormat(OpenAIFormat):
             finish_reason=_chat_reason(answer),
             logprobs=_logprobs(answer.content.logprobs),
         )
-
-    def _delta(self, content: AnswerContent) -> bytes:
-        return encode.to_event(self._chunk(_message(content), logprobs=_logprobs(content.logprobs)))
 
     def _end(self, index: int, answer: FinalAnswer) -> bytes:
         delta = openai.AnswerMessage()
@@ -288,7 +280,7 @@ class OpenAICompletionFormat(OpenAIFormat):
 
     def prepare(self) -> None:
         self._offsets = _Offsets()
-        self.text = self.thinking = _prepared(self._object([self._choice_of(self.index, _PLACE)]))
+        self.text = _prepared(self._object([self._choice_of(self.index, _PLACE)]))
 
     def begin(self, start: Start) -> bytes:  # noqa: ARG002  # the contract's
         """The prompts, if they are part of the answers."""
@@ -298,11 +290,10 @@ class OpenAICompletionFormat(OpenAIFormat):
             if self._echo(index)
         )
 
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:  # noqa: ARG002  # the contract's
-        """There are no tools."""
-        return b""
-
-    def tokens(self, content: AnswerContent) -> bytes:
+    def content(self, content: AnswerContent) -> bytes:
+        """Nothing of a call, since there are no tools."""
+        if content.tool_calls and content.logprobs is None:
+            return b""
         logprobs = self._offsets.logprobs(content.logprobs)
         text = content.thinking + content.text
         return encode.to_event(self._object([self._choice_of(self.index, text, logprobs)]))

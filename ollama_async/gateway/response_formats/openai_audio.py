@@ -11,7 +11,6 @@ from ollama_async.api.openai_audio import (
     TranscriptionDone,
     TranscriptionUsage,
 )
-from ollama_async.core.conversation import ToolCall
 from ollama_async.core.errors import ServerError
 from ollama_async.gateway.response_formats import (
     JSON_TYPE,
@@ -39,13 +38,7 @@ class TranscriptionFormat(SingleChoice):
         self._parts.append(text)
         return encode.to_event(TranscriptionDelta(text))
 
-    def thinking(self, text: str, /) -> bytes:  # noqa: ARG002  # the contract's
-        return b""
-
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:  # noqa: ARG002  # the contract's
-        return b""
-
-    def tokens(self, content: AnswerContent) -> bytes:
+    def content(self, content: AnswerContent, /) -> bytes:
         return self.text(content.text) if content.text else b""
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:

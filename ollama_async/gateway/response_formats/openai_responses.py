@@ -104,28 +104,16 @@ class OpenAIResponsesFormat(SingleChoice):
             return self._open.delta(text)
         return self._open_item(_OpenMessage) + self.text(text)
 
-    def thinking(self, text: str) -> bytes:
-        if isinstance(self._open, _OpenReasoning):
-            return self._open.delta(text)
-        return self._open_item(_OpenReasoning) + self.thinking(text)
-
-    def tool_calls(self, calls: list[ToolCall]) -> bytes:
-        return b"".join((*self._close(), *map(self._call, calls)))
-
-    def tokens(self, content: AnswerContent) -> bytes:
+    def content(self, content: AnswerContent) -> bytes:
         """Only text has logprobs: those of other tokens are dropped."""
         self._tokens += content.logprobs or ()
         written = b""
         if content.thinking:
-            written += self.thinking(content.thinking)
+            written += self._thinking(content.thinking)
         if content.text:
-            if not isinstance(self._open, _OpenMessage):
-                written += self._open_item(_OpenMessage)
-            assert isinstance(self._open, _OpenMessage)
-            tokens = _last_tokens(self._tokens, len(content.text.encode()))
-            written += self._open.delta_with_logprobs(content.text, tokens)
+            written += self._text_with_logprobs(content.text)
         if content.tool_calls:
-            written += self.tool_calls(content.tool_calls)
+            written += b"".join((*self._close(), *map(self._call, content.tool_calls)))
         if content.thinking or content.text or content.tool_calls:
             self._tokens = []
         return written
@@ -163,6 +151,17 @@ class OpenAIResponsesFormat(SingleChoice):
         if not self.is_streamed:
             return b""
         return encode.to_event(kind(sequence_number=self.number(), **fields), tag_of(kind))
+
+    def _thinking(self, text: str) -> bytes:
+        if isinstance(self._open, _OpenReasoning):
+            return self._open.delta(text)
+        return self._open_item(_OpenReasoning) + self._thinking(text)
+
+    def _text_with_logprobs(self, text: str) -> bytes:
+        if isinstance(self._open, _OpenMessage):
+            tokens = _last_tokens(self._tokens, len(text.encode()))
+            return self._open.delta_with_logprobs(text, tokens)
+        return self._open_item(_OpenMessage) + self._text_with_logprobs(text)
 
     def _open_item(self, kind: type[_OpenMessage | _OpenReasoning]) -> bytes:
         """Close what is open, and open an item of this kind."""

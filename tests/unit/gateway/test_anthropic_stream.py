@@ -190,7 +190,10 @@ def test_clients_accumulate_what_was_said(pieces):
     """As Anthropic's client does: one block at a time, each with the next index."""
     writer = AnthropicFormat("m", (), "req")
     data = writer.begin(Start(prompt=7, cached=3))
-    data += b"".join(getattr(writer, kind)(value) for kind, value in pieces)
+    for kind, value in pieces:
+        data += (
+            writer.text(value) if kind == "text" else writer.content(AnswerContent(**{kind: value}))
+        )
     data += writer.last([FinalAnswer(finish=Finish("stop", Usage(), []))])
 
     start, ping, *middle, delta, stop = events(data)

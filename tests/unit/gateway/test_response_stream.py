@@ -255,8 +255,8 @@ async def test_gaps_are_measured_anew_after_a_restart():
 
 async def test_a_fault_in_one_answer_is_not_one_of_another_of_the_same_turn():
     class Broken(OllamaGenerateFormat):
-        def tool_calls(self, calls):
-            raise ValueError(calls)
+        def content(self, content):
+            raise ValueError(content)
 
     flusher, reservation = Flusher(), Reservation(SendBudget(), FakeRequest())
     broken, whole = (
