@@ -63,8 +63,13 @@ SCRIPTS = {
     "refuses": speaker("I am ", "sorry, ", "but I ", "cannot ", "help ", "with that."),
     # scores a document by the words of the query in it
     "ranks": {"ranks": True},
-    # says what it was sent, which shows what arrives at the model
+    # say what they were sent, which shows what arrives at the model; one is for the middle of texts
     "echo": speaker(echo=True, parser=""),
+    "fills": {
+        "echo": True,
+        "go_template": "{{ .Prompt }}{{ if .Suffix }}<here>{{ .Suffix }}{{ end }}",
+        "capabilities": ["insert"],
+    },
 }
 
 # die in the middle of an answer; one for each script, as a model that dies often is started later

@@ -10,6 +10,7 @@ import {
   generateObject,
   generateText,
   stepCountIs,
+  streamObject,
   streamText,
   tool,
 } from "ai";
@@ -93,6 +94,13 @@ check("objects", async () => {
   const output = Output.object({ schema: Sky });
   const other = await generateText({ ...quiet, output, prompt: SKY });
   assert.ok(other.output.noon);
+});
+
+check("objects in a stream", async () => {
+  const { partialObjectStream, object } = streamObject({ ...quiet, schema: Sky, prompt: SKY });
+  let last = null;
+  for await (const part of partialObjectStream) last = part;
+  assert.deepEqual(last, await object);
 });
 
 check("reasoning", async () => {

@@ -3,6 +3,7 @@
 import assert from "node:assert/strict";
 import { HumanMessage, ToolMessage } from "@langchain/core/messages";
 import { ChatPromptTemplate } from "@langchain/core/prompts";
+import { concat } from "@langchain/core/utils/stream";
 import { tool } from "@langchain/core/tools";
 import { ChatOllama, Ollama, OllamaEmbeddings } from "@langchain/ollama";
 import { z } from "zod";
@@ -63,6 +64,18 @@ check("two calls", async () => {
     .invoke("What is the weather in Paris and in Rome?");
   assert.deepEqual(
     answer.tool_calls.map((call) => call.args.city),
+    ["Paris", "Rome"],
+  );
+});
+
+check("two calls in a stream", async () => {
+  const caller = new ChatOllama({ model: "two-calls", baseUrl: SERVER }).bindTools([weather]);
+  let whole = null;
+  for await (const part of await caller.stream("What is the weather in Paris and in Rome?")) {
+    whole = whole === null ? part : concat(whole, part);
+  }
+  assert.deepEqual(
+    whole.tool_calls.map((call) => call.args.city),
     ["Paris", "Rome"],
   );
 });

@@ -1,5 +1,6 @@
 """`ollama` for Python: conversations, tools, structured answers."""
 
+import asyncio
 import base64
 import tempfile
 from pathlib import Path
@@ -211,6 +212,20 @@ async def the_async_client():
     assert "".join([part.message.content async for part in stream]) == answer.message.content
     called = await client.chat(model="two-calls", messages=WEATHER, tools=[get_weather])
     assert len(called.message.tool_calls) == 2
+
+
+@check
+async def many_at_once():
+    """Each gets its own answer."""
+    client = ollama.AsyncClient(host=SERVER)
+
+    async def echo(number):
+        asked = [{"role": "user", "content": f"I am client {number}."}]
+        return (await client.chat(model="echo", messages=asked)).message.content
+
+    answers = await asyncio.gather(*map(echo, range(50)))
+    for number, answer in enumerate(answers):
+        assert f"I am client {number}." in answer
 
 
 if __name__ == "__main__":

@@ -59,6 +59,12 @@ def a_raw_prompt():
 
 
 @check
+def the_middle_of_a_text():
+    answer = client.generate(model="fills", prompt="def add(", suffix="    return c")
+    assert answer.response == "def add(<here>    return c"
+
+
+@check
 def options():
     def said(**options):
         return client.generate(

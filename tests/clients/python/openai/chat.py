@@ -1,5 +1,7 @@
 """`openai` for Python: chat completions."""
 
+import asyncio
+
 import openai
 from checks import SERVER, check, raises, run
 
@@ -211,6 +213,21 @@ async def the_async_client():
         )
         parts = [part.choices[0].delta.content or "" async for part in stream]
         assert answer.choices[0].message.content == "".join(parts)
+
+
+@check
+async def many_at_once():
+    """Each gets its own answer."""
+
+    async def echo(client, number):
+        asked = [{"role": "user", "content": f"I am client {number}."}]
+        stream = await client.chat.completions.create(model="echo", messages=asked, stream=True)
+        return "".join([part.choices[0].delta.content or "" async for part in stream])
+
+    async with openai.AsyncOpenAI(base_url=f"{SERVER}/v1", api_key="unused") as client:
+        answers = await asyncio.gather(*(echo(client, number) for number in range(50)))
+    for number, answer in enumerate(answers):
+        assert f"I am client {number}." in answer
 
 
 @check

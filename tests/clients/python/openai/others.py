@@ -54,6 +54,12 @@ def echo_stop_and_length():
 
 
 @check
+def the_middle_of_a_text():
+    answer = client.completions.create(model="fills", prompt="def add(", suffix="    return c")
+    assert answer.choices[0].text == "def add(<here>    return c"
+
+
+@check
 def logprobs_of_a_completion():
     answer = client.completions.create(model="demo", prompt="The", logprobs=2, max_tokens=4)
     logprobs = answer.choices[0].logprobs

@@ -137,6 +137,18 @@ async def typed_output_in_a_stream():
 
 
 @check
+async def tools_and_typed_output_in_a_stream():
+    """The answer is a call itself, whose arguments arrive in pieces."""
+    agent = Agent(OllamaModel("calls-result", provider=ollama), output_type=Sky)
+    async with agent.run_stream(SKY) as result:
+        assert await result.get_output() == Sky(morning="orange", noon="blue")
+    events = []
+    async with Agent(demo).run_stream_events("Why is the sky blue?") as stream:
+        events = [type(event).__name__ async for event in stream]
+    assert events[-1] == "AgentRunResultEvent"
+
+
+@check
 async def embeddings():
     provider = OpenAIProvider(base_url=f"{SERVER}/v1", api_key="unused")
     embedder = Embedder(OpenAIEmbeddingModel("demo-embed", provider=provider))
