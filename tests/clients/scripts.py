@@ -36,6 +36,6 @@ def packages_of(script: str) -> list[str]:
         package = json.loads((folder / "package.json").read_text(encoding="utf-8"))
         return [f"{name} {version}" for name, version in package["dependencies"].items()]
     if script.endswith(".go"):
-        return re.findall(r"^require (.+)$", (folder / "go.mod").read_text(), re.MULTILINE)
+        return re.findall(r"^require ([^(\n]+)$", (folder / "go.mod").read_text(), re.MULTILINE)
     own, _, _ = (folder / "requirements.txt").read_text(encoding="utf-8").partition("\n\n")
     return own.replace("==", " ").splitlines()
