@@ -1,6 +1,7 @@
 """Images in prompts and their embeddings, with a projector that the test plays."""
 
 import hashlib
+import os
 import threading
 import weakref
 
@@ -66,7 +67,7 @@ def encoder(projector):
     notified = threading.Semaphore(0)
     made = MediaEncoder(projector, notified.release)
     made.wait = lambda: notified.acquire(timeout=DEADLINE_S)
-    thread = threading.Thread(target=made.run)
+    thread = made.thread = threading.Thread(target=made.run)
     thread.start()
     yield made
     made.close()
@@ -267,3 +268,12 @@ def test_what_nobody_waits_for_is_forgotten_at_once(projector, reader):
     del one
     assert gone() is None
     assert encoder._waiting.take() is other
+
+
+def test_encoding_yields_to_steps(encoder, reader):
+    (one,) = counted(reader, photo())
+    encoder.request(one, "")
+    assert encoder.wait()
+    ours = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    theirs = os.getpriority(os.PRIO_PROCESS, encoder.thread.native_id)
+    assert theirs == min(ours + media.NICENESS, 19)
