@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -199,3 +200,18 @@ def test_damaged_files_give_pixels_or_an_error(read, form, edits):
         return
     assert pixels.dtype == np.uint8
     assert pixels.shape[2] == 3
+
+
+def test_sixteen_bits_take_no_multiple_of_the_memory(read, pillow):
+    """The largest images have 64 million pixels, and a request half a gigabyte."""
+    side = 600
+    values = np.arange(side * side, dtype=np.uint32).reshape(side, side) % 65_536
+    file = saved(pillow.fromarray(values.astype(np.uint16)), "PNG")
+    tracemalloc.start()
+    try:
+        pixels = read(file)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 12 * side * side
+    assert np.array_equal(pixels[..., 0], values // 257)
