@@ -170,7 +170,7 @@ class Inference(msgspec.Struct, array_like=True, tag="inf"):
     the answer has the token ids of prompt and answer. ``format`` constrains the answer: ``"json"``
     or a JSON Schema. ``renders_only``: the answer is the rendered prompt; nothing is generated.
     ``counts_only``: the answer is nothing but the usage, with the tokens of the whole prompt,
-    however long; its ``truncate`` is ignored.
+    though it may not fit; its ``truncate`` is ignored.
     ``logprobs``: how many of the most likely tokens are given beside each token of the answer; -1:
     no logprobs at all.
     """

@@ -54,6 +54,10 @@ CANNOT_EMBED = "This server does not support embeddings. Start it with `--embedd
 CANNOT_RANK = "This server does not support reranking. Start it with `--reranking`"
 """What Ollama passes on from its worker."""
 
+COUNTED_CHARACTERS = 4 << 20
+"""Of a prompt whose tokens are only counted. It is not cut before it is tokenized, as one that is
+answered, and the largest bodies would take a minute, while others wait."""
+
 STOPS_LIMIT = 256
 STOP_CHARACTERS_LIMIT = 1 << 16
 BIASES_LIMIT = 1024
@@ -105,6 +109,9 @@ class RequestPreparer:
             case Embedding() as task:
                 raise NotSupported(CANNOT_EMBED if task.query is None else CANNOT_RANK)
             case Inference(counts_only=True) as task:
+                budget = PreparationBudget(
+                    self._make_run, is_quick=is_quick, most_characters=COUNTED_CHARACTERS
+                )
                 budget.check_prompt(task.prompt)
                 return self._count_only(request, task, budget)
             case Inference(renders_only=True) as task:

@@ -18,6 +18,7 @@ templates are interrupted early.
 from __future__ import annotations
 
 import ctypes
+import math
 import queue
 import signal
 import threading
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from ollama_async.core.conversation import Prompt
-from ollama_async.core.errors import TemplateFailed
+from ollama_async.core.errors import BadRequest, TemplateFailed
 
 T = TypeVar("T")
 
@@ -219,14 +220,17 @@ class OverBudget(Exception):
 
 
 class PreparationBudget:
-    """What preparing one request may cost.
+    """What preparing one request may cost. ``most_characters`` are tokenized, in all.
 
     :raises OverBudget: from every method, if it ``is_quick`` and that is not enough.
     """
 
-    def __init__(self, make_run: MakeRun, *, is_quick: bool) -> None:
+    def __init__(
+        self, make_run: MakeRun, *, is_quick: bool, most_characters: float = math.inf
+    ) -> None:
         self._is_quick = is_quick
         self._make_run = make_run
+        self._most_characters = most_characters
         self._characters = 0
 
     def start_rendering(self, *, is_request_template: bool = False) -> Run:
@@ -237,7 +241,10 @@ class PreparationBudget:
         return self._make_run(limit_s, TemplateFailed)
 
     def charge_tokenizing(self, characters: int) -> None:
+        """:raises BadRequest: that is too much."""
         self._characters += characters
+        if self._characters > self._most_characters:
+            raise BadRequest(f"the prompt has more than {self._most_characters} characters")
         if self._is_quick and self._characters > QUICK_CHARACTERS:
             raise OverBudget
 

@@ -376,6 +376,18 @@ def test_all_tokens_of_a_prompt_are_counted_though_they_do_not_fit(lettered, tru
     assert lettered.ask_all(counted) == [Started(1, 41), Done(1, "stop", Usage(prompt=41))]
 
 
+def test_a_prompt_is_not_counted_for_a_minute(lettered, monkeypatch):
+    monkeypatch.setattr("ollama_async.workers.child.preprocessor.COUNTED_CHARACTERS", 40)
+    assert len(lettered.ask_all(request(raw("a" * 40), counts_only=True))) == 2
+    reason = "the prompt has more than 40 characters"
+    for prompt in (raw("a" * 41), Prompt(messages=[Message("user", "a" * 41)])):
+        counted = request(prompt, counts_only=True)
+        assert lettered.ask(counted) == Failed(1, "bad_request", reason)
+    assert (
+        lettered.ask(request(raw("a" * 41, truncate=False), renders_only=True)).message == TOO_LONG
+    )
+
+
 def test_what_would_be_refused_is_not_shown(lettered):
     shown = request(raw("a" * 40, truncate=False), renders_only=True)
 
