@@ -93,13 +93,21 @@ async def send_if_long(request: web.Request, response: web.StreamResponse) -> we
     request[SEND_RESERVATION].reserve(len(body))
     sliced = web.StreamResponse(status=response.status, headers=response.headers)
     sliced.content_length = len(body)
+    await sliced.prepare(request)
+    await write_slices(sliced, body)
+    return sliced
+
+
+async def write_slices(response: web.StreamResponse, data: bytes | bytearray) -> None:
+    """Write long ``data``.
+
+    :raises ConnectionResetError: the client is gone, or reads too slowly.
+    """
     allowance = WaitAllowance(GRACE_S, SLOWEST_BYTES_PER_S)
     try:
-        await allowance.wait(sliced.prepare(request))
-        for start in range(0, len(body), _SLICE_BYTES):
-            part = memoryview(body)[start : start + _SLICE_BYTES]
-            await allowance.wait(sliced.write(part))
+        for start in range(0, len(data), _SLICE_BYTES):
+            part = memoryview(data)[start : start + _SLICE_BYTES]
+            await allowance.wait(response.write(part))
             allowance.earn(len(part))  # the client has read about as much
     except TimeoutError:
         raise ConnectionResetError from None
-    return sliced

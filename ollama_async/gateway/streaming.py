@@ -20,8 +20,9 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
+from ollama_async.core.errors import ServerError
 from ollama_async.core.threads import run_in_thread
-from ollama_async.gateway.client_budgets import SEND_RESERVATION
+from ollama_async.gateway.client_budgets import FREE_BYTES, SEND_RESERVATION
 from ollama_async.gateway.dependencies import DEPENDENCIES
 from ollama_async.gateway.response_formats import (
     SSE_TYPE,
@@ -30,7 +31,7 @@ from ollama_async.gateway.response_formats import (
     ResponseFormat,
 )
 from ollama_async.gateway.response_stream import ResponseStream
-from ollama_async.gateway.responses import json_response
+from ollama_async.gateway.responses import json_response, write_slices
 from ollama_async.queue.backend import Handle, Job
 
 T = TypeVar("T")
@@ -118,13 +119,23 @@ async def _answer_streamed(
             stream.attach(request)
             await stream.wait()
         else:
-            objects = await stream.take_objects_off_loop()
-            async with asyncio.timeout(stall_s):
-                await response.write(objects)
+            await _write_long(request, response, await stream.take_objects_off_loop())
     last = await _run(_last_bytes, params, stream, is_long=_has_long_end(stream))
+    if len(last) > FREE_BYTES:
+        await _write_long(request, response, last)
+        last = b""
     async with asyncio.timeout(stall_s):
         await response.write_eof(last)
     return response
+
+
+async def _write_long(request: web.Request, response: web.StreamResponse, data: bytes) -> None:
+    """:raises ConnectionResetError: the client is gone, reads too slowly, or holds too much."""
+    try:
+        request[SEND_RESERVATION].reserve(len(data))
+    except ServerError:
+        raise ConnectionResetError from None
+    await write_slices(response, data)
 
 
 def _has_long_end(stream: ResponseStream) -> bool:

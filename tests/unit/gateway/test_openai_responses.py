@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import socket
 from itertools import count
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Tool
 from ollama_async.core.errors import BadRequest, ContextExceeded, WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway import streaming
+from ollama_async.gateway.client_budgets import SEND_BUDGET
 from ollama_async.gateway.handlers import openai_responses_request
 from ollama_async.gateway.response_formats import openai_responses
 from ollama_async.store.catalog import Catalog
 
 PATH = "/v1/responses"
+DEADLINE_S = 10.0
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "streams"
 CALLS = [
     ToolCall(ToolFunction("f", {"b": 1, "a": [True, None]}, 0), "call_00000000"),
@@ -444,6 +447,30 @@ async def test_an_error_before_the_first_text_is_a_status(post, backend, is_stre
 
     assert response.status == 400
     assert body["error"]["code"] == "context_length_exceeded"
+
+
+@pytest.mark.slow
+async def test_the_long_end_of_a_stream_counts_until_it_is_read(url, backend, application):
+    """It repeats the text four times, and a client may leave it in the server's memory."""
+    text = "x" * (2 << 20)
+    backend.script = lambda job: job.start().send(text).end()
+    host, _, port = url.removeprefix("http://").partition(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, (host, int(port)))
+    reader, writer = await asyncio.open_connection(sock=sock, limit=2**16)
+    body = json.dumps({"model": "m", "input": "one", "stream": True})
+    head = f"POST {PATH} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write((head + body).encode())
+
+    async with asyncio.timeout(DEADLINE_S):
+        while application[SEND_BUDGET].reserved_bytes < 4 * len(text):
+            assert await reader.read(2**16)
+        while await reader.read(2**16):
+            pass
+    writer.close()
+    assert application[SEND_BUDGET].reserved_bytes == 0
 
 
 async def test_a_restarted_answer_says_nothing_twice(post, backend):
