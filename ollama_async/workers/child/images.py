@@ -29,9 +29,19 @@ from PIL import (
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child.engines.engine import Pixels
 
-PIXELS_LIMIT = 64 << 20
-"""Of an image as it is stored; four bytes each. The largest cameras of telephones have 50 million
-in ordinary use."""
+_MEGA = 1 << 20
+PIXELS_LIMITS = {
+    "JPEG": 64 * _MEGA,
+    "PNG": 32 * _MEGA,
+    "GIF": 32 * _MEGA,
+    "BMP": 32 * _MEGA,
+    "WebP": 16 * _MEGA,
+}
+"""Of an image as it is stored, so that decoding takes 200 MB. A large JPEG is decoded at half its
+size; the largest cameras of telephones have 50 million pixels in ordinary use."""
+
+PROGRESSIVE_LIMIT = 32 * _MEGA
+"""The coefficients of such a JPEG are all in memory at once."""
 
 KEPT_PIXELS = 16 << 20
 """Larger images are reduced at once. No model reads more."""
@@ -68,12 +78,15 @@ def read_image(data: bytes) -> Pixels:
     name, opener = _recognize(data)
     try:
         with opener(io.BytesIO(data)) as image:
-            _check_size(image.size)
+            limit = PIXELS_LIMITS[name]
+            if "progressive" in image.info:
+                limit = min(limit, PROGRESSIVE_LIMIT)
+            _check_size(image.size, limit)
             if name == "JPEG":
                 _check_scans(data, image)
                 image.draft("RGB", _reduced(image.size))
             image.load()
-            _check_size(image.size)  # a frame may be larger than the header said
+            _check_size(image.size, limit)  # a frame may be larger than the header said
             return _pixels(image)
     except BadRequest:
         raise
@@ -100,13 +113,13 @@ def _format_of(data: bytes) -> tuple[str, Opener] | None:
     return None
 
 
-def _check_size(size: tuple[int, int]) -> None:
+def _check_size(size: tuple[int, int], limit: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise BadRequest("the image has no pixels")
     shown = f"the image has {width} x {height} pixels"
-    if width * height > PIXELS_LIMIT:
-        raise BadRequest(f"{shown}, more than {PIXELS_LIMIT} in all")
+    if width * height > limit:
+        raise BadRequest(f"{shown}, more than {limit} in all")
     if max(width, height) > SIDE_LIMIT:
         raise BadRequest(f"{shown}, more than {SIDE_LIMIT} on a side")
     if max(width, height) > RATIO_LIMIT * min(width, height):

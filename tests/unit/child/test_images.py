@@ -158,6 +158,16 @@ def test_bombs_are_refused_before_they_are_decoded(read, size):
             read(data)
 
 
+def test_limits_depend_on_what_decoding_takes(images, monkeypatch):
+    monkeypatch.setattr(images, "PROGRESSIVE_LIMIT", 1000)
+    assert images.read_image(image_file(noise(), "JPEG")).shape == (30, 40, 3)
+    with pytest.raises(BadRequest, match="more than 1000 in all"):
+        images.read_image(image_file(noise(), "JPEG", progressive=True))
+    monkeypatch.setitem(images.PIXELS_LIMITS, "WebP", 1100)
+    with pytest.raises(BadRequest, match="more than 1100 in all"):
+        images.read_image(image_file(noise(), "WEBP"))
+
+
 def test_a_size_of_zero_is_refused(read):
     with pytest.raises(BadRequest):
         read(png(0, 10))
