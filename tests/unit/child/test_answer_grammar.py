@@ -205,6 +205,7 @@ HI = '<call>{"name":"say \\"hi\\"","arguments":{}}</call>'.replace('","', '", "'
         ("required", WEATHER, True),
         ("required", HI, True),
         ("required", WEATHER + "\n" + HI, True),
+        ("required", WEATHER + "\n", True),
         ("required", "", False),
         ("required", WEATHER + "It rains.", False),
     ],

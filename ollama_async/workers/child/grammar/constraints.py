@@ -388,7 +388,7 @@ def _forced_calls(
     most: int,
 ) -> str:
     """The rule ``answer``: one to ``most`` JSON objects of ``name`` and ``arguments``, each between
-    ``begin`` and ``end``.
+    ``begin`` and ``end``. After calls that may be several, white space need not lead to another.
 
     :raises BadRequest: the chosen tool does not exist, or its schema cannot be enforced.
     """
@@ -411,7 +411,7 @@ def _forced_calls(
     key = literal('"name":')
     opened = f'{text_pattern(begin, special)} gap? "{{" gap? {key} gap? ({either})'
     rules.append(f'call: {opened} gap? "}}" gap? {text_pattern(end, special)}\n')
-    more = f" (gap? call){{0,{most - 1}}}" if most > 1 else ""
+    more = f" (gap? call){{0,{most - 1}}} gap?" if most > 1 else ""
     return f"answer: call{more}\n" + "".join(rules)
 
 
