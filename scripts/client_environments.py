@@ -2,7 +2,8 @@
 
 ``python scripts/client_environments.py [FOLDER…]`` makes what is missing, several at a time, with
 ``pip``, ``npm`` and ``go``. Each lies in the project's cache under a key of everything that it is
-made from, so it is made once, and a change of a version makes another.
+made from, so it is made once, and a change of a version makes another. No code of the packages runs
+before the tests do.
 """
 
 from __future__ import annotations
