@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import Any
@@ -242,6 +243,49 @@ async def url(serve, application) -> str:
 async def session() -> AsyncIterator[aiohttp.ClientSession]:
     async with aiohttp.ClientSession() as session:
         yield session
+
+
+def make_post(
+    session: aiohttp.ClientSession,
+    url: str,
+    defaults: dict[str, Any],
+    read_events: Callable[[str], list[Any]] | None = None,
+) -> Callable[..., Awaitable[tuple[aiohttp.ClientResponse, Any]]]:
+    """``await post(**fields)`` → the response and its JSON, or its events: their data, or what
+    ``read_events`` makes of the stream.
+    """
+
+    async def post(**fields: Any) -> tuple[aiohttp.ClientResponse, Any]:
+        async with session.post(url, json={**defaults, **fields}) as response:
+            text = await response.text()
+            if response.headers["Content-Type"] == "text/event-stream":
+                return response, (read_events or data_of_events)(text)
+            return response, json.loads(text)
+
+    return post
+
+
+def data_of_events(text: str) -> list[str]:
+    """Of a stream whose events have no names."""
+    return [event.removeprefix("data: ") for event in text.removesuffix("\n\n").split("\n\n")]
+
+
+@pytest.fixture
+def ask(post, backend) -> Callable[..., Awaitable[Inference]]:
+    """``await ask(**fields)`` → the inference that reaches the queue."""
+
+    async def ask(**fields: Any) -> Inference:
+        backend.script = answer_ok
+        response, body = await post(**fields)
+        assert response.status == 200, body
+        task: Inference = (await backend.job()).job.task
+        return task
+
+    return ask
+
+
+def answer_ok(job: FakeJob) -> None:
+    job.start().send("ok").end()
 
 
 @pytest.fixture

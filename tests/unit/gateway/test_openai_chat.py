@@ -26,6 +26,7 @@ from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.handlers import generation
 from ollama_async.gateway.handlers.openai_messages import read_messages
 from ollama_async.store.catalog import Catalog
+from tests.unit.gateway.conftest import answer_ok, make_post
 
 PATH = "/v1/chat/completions"
 ASKED = [{"role": "user", "content": "hi"}]
@@ -44,37 +45,7 @@ def catalog(store) -> Catalog:
 
 @pytest.fixture
 def post(session, url):
-    """``await post(**fields)`` → the response and its JSON, or the list of its events."""
-
-    async def post(**fields):
-        body = {"model": "m", "messages": ASKED, **fields}
-        async with session.post(url + PATH, json=body) as response:
-            text = await response.text()
-            if response.headers["Content-Type"] == "text/event-stream":
-                return response, [
-                    event.removeprefix("data: ")
-                    for event in text.removesuffix("\n\n").split("\n\n")
-                ]
-            return response, json.loads(text)
-
-    return post
-
-
-@pytest.fixture
-def ask(post, backend):
-    """``await ask(**fields)`` → the inference that reaches the queue."""
-
-    async def ask(**fields):
-        backend.script = answer_ok
-        response, body = await post(**fields)
-        assert response.status == 200, body
-        return (await backend.job()).job.task
-
-    return ask
-
-
-def answer_ok(job):
-    job.start().send("ok").end()
+    return make_post(session, url + PATH, {"model": "m", "messages": ASKED})
 
 
 def say_everything(job):

@@ -20,6 +20,7 @@ from ollama_async.core.errors import WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway.routes import build_application
 from ollama_async.store.catalog import Catalog
+from tests.unit.gateway.conftest import make_post
 
 PATH = "/v1/completions"
 
@@ -31,18 +32,7 @@ def catalog(store) -> Catalog:
 
 @pytest.fixture
 def post(session, url):
-    """``await post(**fields)`` → the response and its JSON, or the list of its events."""
-
-    async def post(**fields):
-        body = {"model": "m", "prompt": "hi", **fields}
-        async with session.post(url + PATH, json=body) as response:
-            text = await response.text()
-            if response.headers["Content-Type"] == "text/event-stream":
-                events = text.removesuffix("\n\n").split("\n\n")
-                return response, [event.removeprefix("data: ") for event in events]
-            return response, json.loads(text)
-
-    return post
+    return make_post(session, url + PATH, {"model": "m", "prompt": "hi"})
 
 
 def answer_ok(job):

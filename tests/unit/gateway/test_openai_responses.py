@@ -21,6 +21,7 @@ from ollama_async.gateway.client_budgets import SEND_BUDGET
 from ollama_async.gateway.handlers import openai_responses_request
 from ollama_async.gateway.response_formats import openai_responses
 from ollama_async.store.catalog import Catalog
+from tests.unit.gateway.conftest import answer_ok, make_post
 
 PATH = "/v1/responses"
 DEADLINE_S = 10.0
@@ -55,17 +56,7 @@ def catalog(store) -> Catalog:
 
 @pytest.fixture
 def post(session, url):
-    """``await post(**fields)`` → the response and its JSON, or the list of its events."""
-
-    async def post(**fields):
-        body = {"model": "m", "input": "hi", **fields}
-        async with session.post(url + PATH, json=body) as response:
-            text = await response.text()
-            if response.headers["Content-Type"] == "text/event-stream":
-                return response, read_events(text)
-            return response, json.loads(text)
-
-    return post
+    return make_post(session, url + PATH, {"model": "m", "input": "hi"}, read_events)
 
 
 def read_events(text):
@@ -82,19 +73,6 @@ def read_events(text):
 
 
 @pytest.fixture
-def ask(post, backend):
-    """``await ask(**fields)`` → the inference that reaches the queue."""
-
-    async def ask(**fields):
-        backend.script = answer_ok
-        response, body = await post(**fields)
-        assert response.status == 200, body
-        return (await backend.job()).job.task
-
-    return ask
-
-
-@pytest.fixture
 def refused(post, backend):
     """``await refused(**fields)`` → the message of the 400; nothing reaches the queue."""
 
@@ -107,10 +85,6 @@ def refused(post, backend):
         return body["error"]["message"]
 
     return refused
-
-
-def answer_ok(job):
-    job.start().send("ok").end()
 
 
 def say_everything(job):
