@@ -26,6 +26,9 @@ STORE_LIMIT_COUNT = 4096
 RESPONSE_LIMIT_BYTES = 8 << 20
 """A larger one is not stored: it would be read in one call, which blocks the event loop."""
 
+ITEMS_LIMIT = 1024
+"""Of the items of one request, the last ones that later requests can refer to."""
+
 _RESPONSE_BYTES = 1024
 _ITEM_BYTES = 256
 _ID_CHARACTERS = 128  # longer ones, which clients made up, cannot be referred to
@@ -44,9 +47,11 @@ def owner_of(request: web.Request) -> Owner:
 
 class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
     """``answer`` is the response in JSON, ``input`` the items that its request added as JSON lists,
-    and ``item_ids`` are those of both. ``previous`` is the response that it continues.
+    and ``item_ids`` are those of both that can be referred to. ``previous`` is the response that it
+    continues.
 
-    ``holders``: how many of the store's index and the stored later responses need it.
+    ``size``: bytes of memory, roughly. ``holders``: how many of the store's index and the stored
+    later responses need it.
     """
 
     id: str
@@ -55,13 +60,12 @@ class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
     input: list[bytes]
     item_ids: list[str]
     previous: StoredResponse | None
+    size: int = 0
     holders: int = 0
 
-    @property
-    def size(self) -> int:
-        """Bytes of memory, roughly."""
+    def __post_init__(self) -> None:
         ids = sum(map(len, self.item_ids)) + _ITEM_BYTES * len(self.item_ids)
-        return len(self.answer) + sum(map(len, self.input)) + ids + _RESPONSE_BYTES
+        self.size = len(self.answer) + sum(map(len, self.input)) + ids + _RESPONSE_BYTES
 
     def turns(self) -> list[StoredResponse]:
         """What it continues, oldest first, and itself."""
@@ -75,12 +79,12 @@ class StoredResponse(msgspec.Struct, kw_only=True, eq=False):
 
 class _Client(msgspec.Struct, eq=False):
     """What one client has: ``responses`` by id, in the order of their use, and the response of each
-    item, whose id may be the client's own, by its owner and id. ``size`` and ``count`` include
-    those that only later ones need.
+    item by its owner's credential and its id, which may be the client's own. ``size`` and ``count``
+    include those that only later ones need.
     """
 
     responses: OrderedDict[str, StoredResponse]
-    by_item: dict[tuple[Owner, str], StoredResponse]
+    by_item: dict[tuple[bytes, str], StoredResponse]
     size: int = 0
     count: int = 0
 
@@ -105,7 +109,7 @@ class ResponseStore:
             client.responses[response.id] = response
             for item_id in response.item_ids:
                 if len(item_id) <= _ID_CHARACTERS:
-                    client.by_item[response.owner, item_id] = response
+                    client.by_item[response.owner.credential, item_id] = response
             self._hold(response)
             while self.size > self._limit_bytes or self.count > self._limit_count:
                 self._drop_one()
@@ -122,7 +126,7 @@ class ResponseStore:
         """The response that has this item, in its input or its output."""
         with self._lock:
             client = self._clients.get(owner.client)
-            response = client and client.by_item.get((owner, item_id))
+            response = client and client.by_item.get((owner.credential, item_id))
             return self._visible(owner, response.id) if response else None
 
     def delete(self, owner: Owner, response_id: str) -> bool:
@@ -158,8 +162,9 @@ class ResponseStore:
         client = self._clients[response.owner.client]
         del client.responses[response.id]
         for item_id in response.item_ids:
-            if client.by_item.get((response.owner, item_id)) is response:
-                del client.by_item[response.owner, item_id]
+            key = response.owner.credential, item_id
+            if client.by_item.get(key) is response:
+                del client.by_item[key]
         self._release(response)
         if not client.responses:
             del self._clients[response.owner.client]

@@ -30,6 +30,7 @@ from ollama_async.gateway.response_formats.openai_responses import (
     new_id,
 )
 from ollama_async.gateway.response_store import (
+    ITEMS_LIMIT,
     RESPONSE_LIMIT_BYTES,
     Owner,
     ResponseStore,
@@ -290,7 +291,7 @@ def _keep(
     written = write_input(added)
     if sum(map(len, written)) > RESPONSE_LIMIT_BYTES - REPEATED_LIMIT_BYTES:
         return None
-    ids = [item.id for item in added]
+    ids = [item.id for item in added[-ITEMS_LIMIT:]]
 
     def keep(answer: bytes, output_ids: list[str]) -> None:
         visible.store.add(

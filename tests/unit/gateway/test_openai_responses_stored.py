@@ -18,7 +18,7 @@ from ollama_async.core.errors import WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway import http_server
 from ollama_async.gateway.handlers.openai_items import read_stored
-from ollama_async.gateway.response_store import RESPONSES
+from ollama_async.gateway.response_store import ITEMS_LIMIT, RESPONSES
 from ollama_async.store.catalog import Catalog
 
 PATH = "/v1/responses"
@@ -186,6 +186,15 @@ async def test_items_are_referred_to_by_their_ids(post, backend):
     backend.script = answer_ok
     await post(input="two", previous_response_id=second["id"])
     assert len((await backend.job()).job.task.prompt.messages) == 5
+
+
+async def test_the_last_items_of_a_request_can_be_referred_to(call, post):
+    items = [{"role": "user", "content": "x", "id": f"i{n}"} for n in range(ITEMS_LIMIT + 1)]
+    await post(input=items)
+
+    await post(input=[{"type": "item_reference", "id": "i1"}])
+    body = {"model": "m", "input": [{"type": "item_reference", "id": "i0"}]}
+    assert (await call("POST", body=body))[0] == 400
 
 
 @pytest.mark.parametrize("bytes_of_text", [100, 100_000])
