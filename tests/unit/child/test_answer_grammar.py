@@ -233,6 +233,8 @@ def test_a_forced_call_goes_before_the_format():
         (Delimiters(), TOOLS, "required", "cannot be forced"),
         (CALLS, TOOLS, "news", "news"),
         (CALLS, [], "required", "no tools"),
+        (CALLS, [{"function": {}}, {}], "required", "there is no tool"),
+        (CALLS, TOOLS * 200, "required", "more than 256 tools"),
         (
             CALLS,
             [{"function": {"name": "odd", "parameters": {"not": {}}}}],

@@ -326,9 +326,7 @@ def _answer_grammar(
         body = f"answer: {json_rule(inference.format)}\n{_RULES}"
     elif delimiters.calls is not None:
         most = MAX_CALLS if prompt.tool_choice == "required" and prompt.parallel_tool_calls else 1
-        body = _forced_calls(
-            prompt.tools, prompt.tool_choice, *delimiters.calls, special=special, most=most
-        )
+        body = _forced_calls(_chosen_tools(prompt), *delimiters.calls, special=special, most=most)
         body += _RULES
     else:
         if delimiters.forced is None:
@@ -363,24 +361,33 @@ def _forced_in_syntax(
 
     :raises BadRequest: the chosen tool does not exist, or the grammar would be too large.
     """
-    choice, tools = prompt.tool_choice, prompt.tools
-    chosen = [tool for tool in tools if choice == "required" or tool_names([tool]) == (choice,)]
-    if not tool_names(chosen):
-        raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
-    if len(chosen) > MAX_TOOLS or len(_pack(chosen)) > TOOLS_SIZE_LIMIT:
-        limits = f"{MAX_TOOLS} tools, or {TOOLS_SIZE_LIMIT} bytes of their descriptions"
-        raise BadRequest(f"tool_choice: more than {limits}")
+    chosen = _chosen_tools(prompt)
     syntax = msgspec.structs.replace(forced.syntax, texts=())
-    if choice != "required" or not prompt.parallel_tool_calls:
+    if prompt.tool_choice != "required" or not prompt.parallel_tool_calls:
         syntax = msgspec.structs.replace(syntax, repeated=False, listed=())
     rules = call_rules(syntax, chosen, special, strictness=strictness, root="called")
     opening = text_pattern(forced.opening, special) if forced.opening else ""
     return f"answer: {opening} called\n{rules}{_BLANK}"
 
 
+def _chosen_tools(prompt: Prompt) -> list[dict[str, Any]]:
+    """Those of which one must be called.
+
+    :raises BadRequest: there are none, or their grammar would be too large.
+    """
+    choice, tools = prompt.tool_choice, prompt.tools
+    names = [(tool, tool_names([tool])) for tool in tools]
+    chosen = [tool for tool, name in names if name and choice.strip() in {"required", *name}]
+    if not chosen:
+        raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
+    if len(chosen) > MAX_TOOLS or len(_pack(chosen)) > TOOLS_SIZE_LIMIT:
+        limits = f"{MAX_TOOLS} tools, or {TOOLS_SIZE_LIMIT} bytes of their descriptions"
+        raise BadRequest(f"tool_choice: more than {limits}")
+    return chosen
+
+
 def _forced_calls(
     tools: Sequence[dict[str, Any]],
-    choice: str,
     begin: str,
     end: str,
     *,
@@ -390,23 +397,18 @@ def _forced_calls(
     """The rule ``answer``: one to ``most`` JSON objects of ``name`` and ``arguments``, each between
     ``begin`` and ``end``. After calls that may be several, white space need not lead to another.
 
-    :raises BadRequest: the chosen tool does not exist, or its schema cannot be enforced.
+    :raises BadRequest: the schema of a tool cannot be enforced.
     """
     rules: list[str] = []
     for tool in tools:
-        function = tool.get("function")
-        function = function if isinstance(function, dict) else {}
-        name = str(function.get("name", ""))
-        if choice not in {"required", name}:
-            continue
+        function = tool["function"]
+        name = function["name"]
         head = literal(f'{json.dumps(name, ensure_ascii=False)}, "arguments":')
         try:
             arguments = json_rule(function.get("parameters") or {"type": "object"})
         except BadRequest as error:
             raise BadRequest(f"tool {name!r}: {error.message}") from None
         rules.append(f"call_{len(rules)}: {head} gap? {arguments}\n")
-    if not rules:
-        raise BadRequest(f"tool_choice: there is no tool {choice!r}" if tools else "no tools")
     either = " | ".join(f"call_{number}" for number in range(len(rules)))
     key = literal('"name":')
     opened = f'{text_pattern(begin, special)} gap? "{{" gap? {key} gap? ({either})'
