@@ -176,7 +176,7 @@ class BatchPlanner:
         sizes = self.plan_chunks(
             streams,
             [sequence.readable for sequence in ready],
-            fixed=is_alone and bool(ready) and ready[0].request.sampling.seed >= 0,
+            fixed=is_alone and bool(ready) and _is_seeded(ready[0]),
             prompt_count=len(self._turns) if len(clients) > 1 else 0,
             is_shared=len(self._turns) > 1,
         )
@@ -184,6 +184,14 @@ class BatchPlanner:
         for sequence, _ in chunks:
             self.end_turn(sequence)
         return chunks
+
+    def plan_part(
+        self, sequence: RunningSequence, streams: int, missing: int, *, is_alone: bool
+    ) -> int:
+        """How many of the ``missing`` tokens of a piece that may be split the next pass takes."""
+        fixed = is_alone and _is_seeded(sequence)
+        (size,) = self.plan_chunks(streams, [missing], fixed=fixed)
+        return size
 
     def end_turn(self, sequence: RunningSequence) -> None:
         """The sequence takes part in the next step."""
@@ -256,6 +264,10 @@ class BatchPlanner:
                 return fitting - fitting % MIN_CHUNK
             above = size
         return 0
+
+
+def _is_seeded(sequence: RunningSequence) -> bool:
+    return sequence.request.sampling.seed >= 0
 
 
 def _update_average(estimates: dict[int, float], key: int, value: float) -> None:

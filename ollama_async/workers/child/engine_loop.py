@@ -161,12 +161,12 @@ class EngineLoop:
             begun = [each for each in ordered if self._begin(each) and self._can_go_on(each)]
             ready = [each for each in begun if each.is_encoded]
             is_waiting = len(ready) < len(begun)
+            is_alone = not decoding and len(self._prefilling) == 1
             if ready and ready[0].next_piece is not None:
-                self._read_piece(ready[0], *ready[0].next_piece, streams=len(decoding))
+                self._read_piece(ready[0], *ready[0].next_piece, len(decoding), is_alone=is_alone)
                 is_waiting = False
             else:
                 ready = [each for each in ready if each.next_piece is None]
-                is_alone = not decoding and len(self._prefilling) == 1
                 chunks = self._planner.plan_prefill(
                     len(decoding), ready, self._decoding, is_alone=is_alone
                 )
@@ -201,14 +201,22 @@ class EngineLoop:
         return True
 
     def _read_piece(
-        self, sequence: RunningSequence, piece: MediaPiece, offset: int, *, streams: int
+        self,
+        sequence: RunningSequence,
+        piece: MediaPiece,
+        offset: int,
+        streams: int,
+        *,
+        is_alone: bool,
     ) -> None:
         """Evaluate a piece of an image or a recording in a pass of its own, or as much of it as
         would be of a text.
         """
         embeddings, size = piece.embeddings, piece.length
         if embeddings.is_causal:
-            (size,) = self._planner.plan_chunks(streams, [piece.length - offset])
+            size = self._planner.plan_part(
+                sequence, streams, piece.length - offset, is_alone=is_alone
+            )
             embeddings = embeddings.part(offset, size)
         begin = sequence.prefilled
         tokens = sequence.request.tokens[begin : begin + size]

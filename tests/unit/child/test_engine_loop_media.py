@@ -74,6 +74,21 @@ def test_a_causal_piece_is_read_in_chunks(harness, encoder):
     assert harness.texts()[1] == answer_to(request.tokens, 5)
 
 
+@pytest.mark.parametrize("took_s", [0.0001, 100.0])
+def test_an_image_of_a_seeded_request_is_split_as_always(fake_engine, encoder, took_s):
+    """Whatever was measured: sums depend on it, and so may the text."""
+    encoder.is_causal = True
+    harness = LoopHarness(fake_engine(num_ctx=512, batch_size=256))
+    harness.engine_loop._encoder = encoder
+    harness.planner.costs.observe(0, 64, took_s)
+    request, media = with_image(1, range(4), 300, range(5), num_ctx=512, seed=1)
+    media.embeddings = [PieceEmbeddings(np.zeros((300, 1), np.float32), 300)]
+    harness.put(request)
+    harness.finish(1)
+    sizes = [size for step in harness.engine.steps for _, size, _ in step]
+    assert sizes[:5] == [4, 128, 128, 44, 5]
+
+
 def test_a_prompt_waits_for_its_embeddings_and_others_do_not(harness, encoder):
     request, media = with_image(1, range(3), 4, range(5))
     harness.put(request, prepared(2, range(6)))
