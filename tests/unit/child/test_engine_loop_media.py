@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Logprobs
+from ollama_async.workers.child.batching import MIN_CHUNK
 from ollama_async.workers.child.engines.engine import PieceEmbeddings
 from ollama_async.workers.child.media import Media, MediaEncoder, MediaPiece
 from ollama_async.workers.messages import Cancel, Deltas, Done, Failed
@@ -28,6 +31,14 @@ class Encoder(MediaEncoder):
     def encode(self, media):
         vectors = np.zeros((30, 1), np.float32)
         media.embeddings = [PieceEmbeddings(vectors, 30, self.is_causal)] * 9
+
+    def encode_all(self, *, fails=False):
+        """What is requested; or none can be."""
+        for media, _ in self.requested:
+            media.error = "no" if fails else ""
+            if not fails:
+                self.encode(media)
+        self.requested.clear()
 
 
 @pytest.fixture
@@ -247,3 +258,92 @@ def test_the_first_token_behind_an_image_has_logprobs(harness, encoder):
         if isinstance(delta, Logprobs)
     ]
     assert len(parts) == 3
+
+
+IMAGE_SIZES = (3, 9, 14)
+
+
+def with_images(number, beginning, images, end, count, **more):
+    """A request that begins like others. Behind each image, or between them, is nothing."""
+    tokens, pieces = list(range(beginning)), {}
+    for which in images:
+        size = IMAGE_SIZES[which]
+        pieces[len(tokens)] = MediaPiece(Media(b"", b"", ()), 0, size)
+        tokens += [-100 * (which + 1) - at for at in range(size)]
+    tokens += [number % 50] * end
+    return prepared(number, tokens, count, num_ctx=80, pieces=pieces, **more)
+
+
+media_events = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("new"),
+            st.integers(0, 40),  # tokens before the images
+            st.lists(st.integers(0, 2), min_size=1, max_size=2),
+            st.integers(0, 3),  # tokens behind them
+            st.integers(1, 12),  # answer length
+            st.sampled_from("ab"),  # client
+        ),
+        st.tuples(st.just("text"), st.integers(1, 40), st.integers(1, 30)),
+        st.tuples(st.just("encode"), st.booleans()),
+        st.tuples(st.just("cancel"), st.integers(1, 20)),
+        st.tuples(st.just("fail"), st.integers(0, 2)),
+        st.tuples(st.just("turn"), st.integers(1, 6)),
+    ),
+    max_size=40,
+)
+
+
+def play(harness, history):
+    """The requests of the history, by number."""
+    requests = {}
+    for event in history:
+        number = len(requests) + 1
+        match event:
+            case ("new", beginning, images, end, count, client):
+                requests[number] = with_images(number, beginning, images, end, count, client=client)
+                harness.put(requests[number])
+            case ("text", length, count):
+                requests[number] = prepared(number, range(length), count, num_ctx=80, client="c")
+                harness.put(requests[number])
+            case ("encode", fails):
+                harness.engine_loop._encoder.encode_all(fails=fails)
+            case ("cancel", number):
+                harness.put(Cancel(number))
+            case ("fail", slot):
+                harness.engine.failing = {slot}
+                harness.iterate()
+                harness.engine.failing = set()
+            case ("turn", times):
+                harness.iterate(times)
+    return requests
+
+
+@settings(deadline=None)
+@given(media_events, st.booleans())
+def test_whatever_happens_to_images_each_request_ends_once_with_its_own_text(
+    fake_engine, history, is_causal
+):
+    engine = fake_engine(slots=3, num_ctx=80, batch_size=3 + MIN_CHUNK)
+    harness = LoopHarness(engine)
+    encoder = harness.engine_loop._encoder = Encoder()
+    encoder.is_causal = is_causal
+    requests = play(harness, history)
+    encoder.encode_all()
+    for _ in range(1000):
+        if set(requests) <= set(harness.ends()):
+            break
+        harness.iterate()
+        encoder.encode_all()
+
+    sent = harness.sent()
+    for number, request in requests.items():
+        own = [message for message in sent if getattr(message, "id", None) == number]
+        (end,) = [message for message in own if isinstance(message, Done | Failed)]
+        assert own[-1] is end
+        text, whole = harness.texts()[number], answer_to(request.tokens, request.max_tokens)
+        assert whole.startswith(text)
+        assert text == whole or isinstance(end, Failed) or end.reason == "cancel"
+    assert engine.begun == [False] * 3
+    for slot, cached in zip(harness.engine_loop.slots.all, engine.cache, strict=True):
+        assert slot.tokens == cached
