@@ -287,7 +287,7 @@ def test_the_context_has_no_places_of_images(worker):
 
 def test_a_token_after_an_image_has_its_logprobs(engines, start_worker):
     """A model without tokens around images samples where the image ends."""
-    worker = start_worker(engines("llava"))
+    worker = start_worker(emptied(engines("llava")))
     request_id = worker.put(RAW, count=3, logprobs=2)
     assert worker.end(request_id).usage.prompt == 4 + 16
     logprobs = [each for each in worker.deltas(request_id) if isinstance(each, Logprobs)]
