@@ -68,7 +68,8 @@ class GenerationRoute(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
     Images go into the ``images`` of its messages, or of a request. It sees others in place of large
     ones, which are put back into these lists afterwards, so it must not keep copies of them.
 
-    ``extra_bytes``: what it reads besides the body. If there is any, it is a call of its own.
+    ``extra_bytes``: what its time depends on besides the body, as bytes of a body. If there is any,
+    it is a call of its own.
     ``read``: what reads a body that is not JSON, and large images apart.
     """
 
@@ -105,7 +106,7 @@ class _UnloadRequest(msgspec.Struct, frozen=True):
 
 
 class _Translation(msgspec.Struct, frozen=True):
-    """A translation that reads more than the body, and what follows it."""
+    """A translation whose time depends on more than the body, and what follows it."""
 
     extra_bytes: int
     prepare: Callable[[], Call | StreamRequest | _UnloadRequest]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
 
 import msgspec
 import pytest
@@ -25,6 +26,7 @@ from ollama_async.core.scripted_models import Script
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.handlers import generation
 from ollama_async.gateway.handlers.openai_messages import read_messages
+from ollama_async.gateway.job_builder import build_chat_job
 from ollama_async.store.catalog import Catalog
 from tests.unit.gateway.conftest import answer_ok, make_post
 
@@ -57,6 +59,21 @@ def say_everything(job):
 
 
 # -- answers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("count", "is_long"), [(2, False), (128, True)])
+async def test_many_choices_are_built_in_a_thread(post, backend, monkeypatch, count, is_long):
+    threads = []
+
+    def build(*args):
+        threads.append(threading.current_thread())
+        return build_chat_job(*args)
+
+    monkeypatch.setattr(generation, "build_chat_job", build)
+    backend.script = answer_ok
+    await post(n=count, seed=1)
+    assert len(threads) == count
+    assert (threading.main_thread() not in threads) == is_long
 
 
 async def test_an_answer_is_one_object(post, backend):
