@@ -80,8 +80,8 @@ def names() -> list[str]:
     """The folders of all environments."""
     return sorted(
         str(path.parent.relative_to(CLIENTS))
-        for language in LANGUAGES
-        for path in CLIENTS.glob(f"{language}/*/{LANGUAGES[language].lists[0]}")
+        for folder, language in LANGUAGES.items()
+        for path in CLIENTS.glob(f"{folder}/*/{language.lists[0]}")
     )
 
 

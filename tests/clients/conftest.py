@@ -6,11 +6,12 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -42,7 +43,14 @@ ENVIRONMENTS = _environments()
 CACHE = ENVIRONMENTS.build.cache_folder()
 """Looked for here, because tests run with a cache of their own."""
 
-Verdict = dict[str, Any]
+
+class Report(NamedTuple):
+    """What a script said. ``errors``: of each check that ended, by its name; None: it is right.
+    ``rest``: how the script itself ended, for checks that are missing.
+    """
+
+    errors: dict[str, str | None]
+    rest: str
 
 
 @pytest.fixture(scope="session")
@@ -61,25 +69,25 @@ def server(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Iter
 
 
 @pytest.fixture(scope="session")
-def verdicts(
+def report(
     server: RunningServer, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., dict[str, Verdict]]:
-    """Runs a script, once, in its environment; its verdicts by the names of its checks."""
+) -> Callable[..., Report]:
+    """Runs a script, once, in its environment."""
     home = tmp_path_factory.mktemp("client-home")
-    known: dict[str, dict[str, Verdict]] = {}
+    known: dict[str, Report] = {}
 
-    def verdicts(script: str, **variables: str) -> dict[str, Verdict]:
+    def report(script: str, **variables: str) -> Report:
         if script not in known:
             known[script] = _run(script, home, OLLAMA_HOST=server.url, **variables)
         return known[script]
 
-    return verdicts
+    return report
 
 
-def _run(script: str, home: Path, **variables: str) -> dict[str, Verdict]:
+def _run(script: str, home: Path, **variables: str) -> Report:
     folder, _, file = script.rpartition("/")
     environment = _environment(folder)
-    done = subprocess.run(
+    process = subprocess.Popen(
         [*environment.command, file],
         cwd=_workspace(environment, home),
         env={
@@ -90,16 +98,19 @@ def _run(script: str, home: Path, **variables: str) -> dict[str, Verdict]:
             **variables,
         },
         stdin=subprocess.DEVNULL,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=SCRIPT_LIMIT_S,
-        check=False,
+        process_group=0,  # to end what it started as well
     )
-    lines = [line for line in done.stdout.splitlines() if line.startswith('{"check":')]
-    verdicts = {verdict["check"]: verdict for verdict in map(json.loads, lines)}
-    if done.returncode or not verdicts:
-        pytest.fail(f"{script}: exit status {done.returncode}\n{done.stderr}", pytrace=False)
-    return verdicts
+    try:
+        out, err = process.communicate(timeout=SCRIPT_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith('{"check":')]
+    errors = {line["check"]: line["error"] for line in lines}
+    return Report(errors, f"{script}: exit status {process.returncode}\n{err}")
 
 
 def _environment(name: str) -> Any:
@@ -120,7 +131,8 @@ def _workspace(environment: Any, home: Path) -> Path:
     """A copy of the scripts' folder where Node and Go look for what they import."""
     copied = home / environment.name
     if not copied.exists():
-        shutil.copytree(CLIENTS / environment.name, copied)
+        own_packages = shutil.ignore_patterns("node_modules")
+        shutil.copytree(CLIENTS / environment.name, copied, ignore=own_packages)
         shutil.copy(CLIENTS / "checks.mjs", home)
         shutil.copy(CLIENTS / "checks.go", copied)
         packages = environment.place / "node_modules"

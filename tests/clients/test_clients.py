@@ -16,17 +16,17 @@ CHECKS = [
 
 
 @pytest.mark.parametrize(("script", "check"), CHECKS)
-def test_a_client_works(verdicts, script, check):
-    report(verdicts(script), check)
+def test_a_client_works(report, script, check):
+    judge(report(script), check)
 
 
 @pytest.mark.parametrize("check", checks_of(WITH_REGISTRY))
-def test_a_client_moves_models(verdicts, registry, check):
-    report(verdicts(WITH_REGISTRY, REGISTRY=registry.host), check)
+def test_a_client_moves_models(report, registry, check):
+    judge(report(WITH_REGISTRY, REGISTRY=registry.host), check)
 
 
-def report(verdicts, check):
-    if check not in verdicts:
-        pytest.fail(f"the script ended before {check}", pytrace=False)
-    if verdicts[check]["error"] is not None:
-        pytest.fail(verdicts[check]["error"], pytrace=False)
+def judge(report, check):
+    if check not in report.errors:
+        pytest.fail(f"{check} did not end. {report.rest}", pytrace=False)
+    if report.errors[check] is not None:
+        pytest.fail(report.errors[check], pytrace=False)
