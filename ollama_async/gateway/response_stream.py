@@ -31,7 +31,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_async.core.conversation import Logprobs, Part, Thought, ToolCall
-from ollama_async.core.errors import Busy, ServerError
+from ollama_async.core.errors import BadRequest, Busy, ServerError
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
 from ollama_async.gateway.response_formats import (
@@ -309,12 +309,15 @@ class ResponseStream:
 
     def _reserve(self) -> None:
         """Reserve the buffered bytes; if they are too many, the answer fails."""
+        if self._is_streamed and self.buffered_bytes > UNREAD_LIMIT_BYTES:
+            self.abort(Busy("the answer is read too slowly"))
+            return
         try:
-            if self._is_streamed and self.buffered_bytes > UNREAD_LIMIT_BYTES:
-                raise Busy("the answer is read too slowly")
             self._reservation.reserve(self.buffered_bytes)
-        except ServerError as error:
+        except Busy as error:
             self.abort(error)
+        except ServerError as error:  # this answer alone is too large: nothing is wrong here
+            self.abort(BadRequest(f"{error.message}: stream it, or ask for less"))
 
     def _write(self, transport: asyncio.Transport, data: bytes) -> None:
         """``data`` as one HTTP/1.1 chunk (an HTTP/1.0 client reads to the end of the connection).

@@ -214,8 +214,8 @@ def _options(
 ) -> dict[str, Any]:
     """Ollama's options. ``most``: tokens of an answer.
 
-    :raises BadRequest: one has the wrong type. (For Ollama's own routes that is a 500, on which
-        OpenAI's clients would ask again.)
+    :raises BadRequest: one has the wrong type. (For Ollama's own routes that is a 500, as in
+        Ollama; here a 500 means that the server failed.)
     """
     try:
         check_parameters(params.options or {})

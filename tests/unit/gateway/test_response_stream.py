@@ -287,6 +287,8 @@ async def test_an_answer_that_buffers_too_much_fails():
 
     assert not stream.finishes
     assert stream.error is not None
+    assert stream.error.status == 400
+    assert "over the limit of 1048576 bytes: stream it" in stream.error.message
     assert stream.buffered_bytes == buffered_bytes < (1 << 20) + 2000
     assert (1 << 20) - 2 * FREE_BYTES < budget.reserved_bytes <= 1 << 20
 
