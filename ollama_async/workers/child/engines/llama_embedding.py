@@ -66,6 +66,7 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbe
         context = _open_context(spec, model, log)
         if spec.embedding == "split" and not lib.llama_get_causal_attn(context):
             lib.llama_free(context)  # the file did not say so, but the architecture looks ahead
+            log.forget_context()
             spec = msgspec.structs.replace(spec, embedding="whole")
             context = _open_context(spec, model, log)
     except BaseException:

@@ -25,6 +25,7 @@ from ollama_async.workers.load_spec import LoadSpec
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 _BUFFER = re.compile(r"^\w+: +(\S+) +(model|LoRA|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_OF_CONTEXT = ("KV", "RS", "compute", "output")
 _PROCESSOR = ("CPU", "AMX")  # AMX: main memory, laid out for the tile unit of Intel's processors
 _HARMLESS = (
     "cannot use buft",  # for each tensor of an adapter, where weights are repacked
@@ -57,6 +58,12 @@ class LogCapture:
 
     def bytes_of(self, *kinds: str) -> int:
         return sum(size for (kind, _), size in self.bytes_by_kind.items() if kind in kinds)
+
+    def forget_context(self) -> None:
+        """The context that was created has been freed: its buffers do not count."""
+        for key in self.bytes_by_kind.copy():
+            if key[0] in _OF_CONTEXT:
+                del self.bytes_by_kind[key]
 
     def device_bytes(self) -> int:
         return sum(size for (_, is_device), size in self.bytes_by_kind.items() if is_device)
