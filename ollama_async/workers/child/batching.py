@@ -127,6 +127,7 @@ class BatchPlanner:
         self._turns: dict[str, int] = {}  # the last step of each client that is prefilling
 
     def observe(self, streams: int, prompt_tokens: int, took_s: float) -> None:
+        """A step, or a pass of a piece, has ended."""
         self._steps += 1
         self.costs.observe(streams, prompt_tokens, took_s)
 

@@ -229,7 +229,7 @@ class EngineLoop:
             return
         ended_ns = self._clock_ns()
         self._planner.end_turn(sequence)
-        self._planner.costs.observe(0, size, (ended_ns - begun_ns) / 1e9)
+        self._planner.observe(0, size, (ended_ns - begun_ns) / 1e9)
         complete = self._advance_prefill([(sequence, size)], begun_ns, ended_ns)
         self._accept_tokens(complete, sampled, ended_ns)
 

@@ -205,6 +205,17 @@ def test_clients_take_turns_with_pieces_and_texts(harness, encoder):
     assert harness.texts()[2] == answer_to(range(45), 3)
 
 
+def test_clients_take_turns_with_pieces(harness, encoder):
+    media = Media(b"", b"", ())
+    encoder.encode(media)
+    for number, client in ((1, "a"), (2, "b")):
+        images = [-100 * number - at for at in range(48)]
+        pieces = {at: MediaPiece(media, 0, 8) for at in range(0, 48, 8)}
+        harness.put(prepared(number, [*images, 1], 3, pieces=pieces, client=client))
+    harness.finish(1, 2)
+    assert [step[0][0] for step in harness.engine.steps[:12]] == [0, 1] * 6
+
+
 def test_the_context_of_an_answer_has_no_places(harness, encoder):
     request, media = with_image(1, range(3), 4, range(5), returns_context=True)
     encoder.encode(media)
