@@ -19,7 +19,7 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 class OpenAIEmbedRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``input``: a text, token ids, or a list of either. ``user`` is ignored."""
 
-    go_name: ClassVar[str] = "EmbedRequest"
+    go_name: ClassVar[str] = "openai.EmbedRequest"
 
     model: str = ""
     input: Annotated[
@@ -54,6 +54,8 @@ class RerankRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Each document is a text, or an object with a ``text``. ``top_n``: how many of the results, at
     least 1; None: all. ``truncate``: shorten a document that is too long for the model.
     """
+
+    go_name: ClassVar[str] = "api.RerankRequest"
 
     model: str = ""
     query: str = ""

@@ -1,12 +1,12 @@
 """Converts JSON values into Structs by the rules of Go's ``encoding/json``, with its errors.
 
 Field names are matched without regard to case, ``null`` is absent, unknown fields are ignored. The
-errors are made from a Struct's annotations. Its name, or its ``go_name``, is that of Go's type, and
-``Meta(extra={"go": …})`` says where Go's name of a field's type differs. A Struct checks its own
-values in ``__post_init__`` and raises ``ValueError``; a field with ``Meta(extra={"raw": True})`` is
-checked only there, or by its reader. A union takes values of each of its types; Go's programs check
-such a field themselves, so ``Meta(extra={"mismatch": "… %s"})`` has the text of its error, with
-Go's type of the value.
+errors are made from a Struct's annotations. Its name, or its ``go_name`` (``package.Type``), is
+that of Go's type, and ``Meta(extra={"go": …})`` says where Go's name of a field's type differs. A
+Struct checks its own values in ``__post_init__`` and raises ``ValueError``; a field with
+``Meta(extra={"raw": True})`` is checked only there, or by its reader. A union takes values of each
+of its types; Go's programs check such a field themselves, so ``Meta(extra={"mismatch": "… %s"})``
+has the text of its error, with Go's type of the value.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def unmarshal(value: Any, kind: type[T]) -> T:
 
     :raises BadRequest: with Go's text.
     """
-    reading = _Reading(getattr(kind, "go_name", kind.__name__))
+    _, _, root = _go_name(kind).rpartition(".")
+    reading = _Reading(root)
     result = kind() if value is None else reading.read(_type_of_struct(kind), value)
     if reading.error:
         raise BadRequest(reading.error)
@@ -142,10 +143,15 @@ def _type_of_struct(kind: type[msgspec.Struct]) -> _Type:
         except ValueError as reason:  # the Struct's own check; Go stops there, too
             raise BadRequest(str(reason)) from None
 
+    return _Type(_go_name(kind), (dict,), convert, kind)
+
+
+def _go_name(kind: type[msgspec.Struct]) -> str:
+    """With its package."""
     parent, _, module = kind.__module__.rpartition(".")
     package, _, _ = module.partition("_")  # a package of Ollama's may be several modules here
     package = package if parent.endswith(".api") and module != "ollama" else "api"
-    return _Type(f"{package}.{kind.__name__}", (dict,), convert, kind)
+    return getattr(kind, "go_name", f"{package}.{kind.__name__}")
 
 
 def _type_of(described: inspect.Type, go: str = "") -> _Type:

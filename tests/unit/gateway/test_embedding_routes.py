@@ -334,6 +334,7 @@ REFUSALS = [
     (OPENAI, b'{"model":"m","input":[1.5]}', 400, "invalid input type"),
     (OPENAI, b'{"model":"m","input":"a","encoding_format":"hex"}', 400, "Invalid value for 'encoding_format' = hex. Supported values: ['float', 'base64']."),
     (OPENAI, b'{"model":1,"input":"a"}', 400, "json: cannot unmarshal number into Go struct field EmbedRequest.model of type string"),
+    (OPENAI, b"[]", 400, "json: cannot unmarshal array into Go value of type openai.EmbedRequest"),
     (OPENAI, b'{"model":"x","input":"a"}', 404, 'model "x" not found, try pulling it first'),
     (RERANK, b'{"query":"q","documents":["a"]}', 400, "model is required"),
     (RERANK, b'{"model":"m","documents":["a"]}', 400, "query is required"),
