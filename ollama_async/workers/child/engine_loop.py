@@ -231,6 +231,7 @@ class EngineLoop:
         self._planner.end_turn(sequence)
         self._planner.observe(0, size, (ended_ns - begun_ns) / 1e9)
         complete = self._advance_prefill([(sequence, size)], begun_ns, ended_ns)
+        sequence.request.free_embeddings(sequence.prefilled)
         self._accept_tokens(complete, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:

@@ -1,5 +1,7 @@
 """Pieces of images among the steps: whole, beside streams, and in turns with other prompts."""
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -141,6 +143,24 @@ def test_an_image_is_not_reused_in_part(harness, encoder):
     assert harness.texts()[2] == answer_to(request.tokens, 5)
 
 
+@pytest.mark.parametrize("is_causal", [True, False])
+def test_embeddings_that_have_been_read_are_freed(harness, encoder, is_causal):
+    """Not those of an image that comes again."""
+    encoder.is_causal = is_causal
+    first, twice = Media(b"", b"", ()), Media(b"", b"", ())
+    pieces = {0: MediaPiece(twice, 0, 4), 4: MediaPiece(first, 0, 14), 18: MediaPiece(twice, 0, 4)}
+    request = prepared(1, [*range(-22, 0), 1, 2, 3], 5, pieces=pieces)
+    encoder.encode(first)
+    encoder.encode(twice)
+    harness.put(request, prepared(2, range(4), 9))
+    held = []
+    while 1 not in harness.ends():
+        held.append((bool(twice.embeddings), bool(first.embeddings)))
+        harness.iterate()
+    assert [each for each, _ in groupby(held)] == [(True, True), (True, False), (False, False)]
+    assert harness.texts()[1] == answer_to(request.tokens, 5)
+
+
 def test_a_failed_encoding_ends_its_request(harness):
     request, media = with_image(1, range(3), 4, range(5))
     harness.put(request, prepared(2, range(6)))
@@ -206,9 +226,8 @@ def test_clients_take_turns_with_pieces_and_texts(harness, encoder):
 
 
 def test_clients_take_turns_with_pieces(harness, encoder):
-    media = Media(b"", b"", ())
-    encoder.encode(media)
     for number, client in ((1, "a"), (2, "b")):
+        encoder.encode(media := Media(b"", b"", ()))
         images = [-100 * number - at for at in range(48)]
         pieces = {at: MediaPiece(media, 0, 8) for at in range(0, 48, 8)}
         harness.put(prepared(number, [*images, 1], 3, pieces=pieces, client=client))
