@@ -1,4 +1,5 @@
-"""The requests and responses of Ollama's own API, ``/api/*``.
+"""The requests and responses of Ollama's own API, ``/api/*``, that are about texts: answers,
+embeddings and tokens. Those about models: :mod:`.ollama_models`.
 
 ``decode`` reads the requests, ``encode`` writes the responses. Structs have the names of Go's
 types, because error texts contain them; response fields have Go's order. The required fields of a
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Required, TypedDict
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, field
@@ -58,7 +59,9 @@ class Message(conversation.Message, forbid_unknown_fields=True):
             self.role = self.role.lower()
 
 
-class _Streaming(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Streaming(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """A request that is answered by a stream, unless it declines."""
+
     stream: bool | None = None
 
     @property
@@ -66,7 +69,7 @@ class _Streaming(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return self.stream is not False
 
 
-class _Inference(_Streaming, kw_only=True):
+class _Inference(Streaming, kw_only=True):
     """The fields of both generate and chat. ``format`` and ``options`` are plain JSON."""
 
     model: str = ""
@@ -160,94 +163,6 @@ class DetokenizeRequest(_TokenRequest, kw_only=True):
     """``/api/detokenize``."""
 
     tokens: list[Int] | None = None
-
-
-class _Short(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A request without texts for a model."""
-
-    body_limit_bytes: ClassVar[int] = 1 << 20
-
-
-class PullRequest(_Short, _Streaming, kw_only=True):
-    """``name`` is the older spelling of ``model``."""
-
-    model: str = ""
-    name: str = ""
-    insecure: bool = False
-    username: str = ""
-    password: str = ""
-
-
-class PushRequest(PullRequest):
-    """The same fields."""
-
-
-class CreateRequest(_Streaming, kw_only=True):
-    """``files``, ``adapters`` and ``draft_files`` map a relative file name to a digest.
-
-    ``files`` None and ``{}`` differ (``{}`` is an ``unknown type``). ``license`` is a string or a
-    list of strings, unchecked. Old clients send ``modelfile``, a Modelfile's text, or ``path``, the
-    path of one on the server; they count if there is neither ``from`` nor ``files``.
-    """
-
-    body_limit_bytes: ClassVar[int] = 128 << 20
-    """Licenses alone may be 64 MiB, and each byte may be written as six."""
-
-    model: str = ""
-    name: str = ""
-    quantize: str = ""
-    quantization: str = ""
-    draft_quantize: str = ""
-    from_: str = field(default="", name="from")
-    remote_host: str = ""
-    files: dict[str, str] | None = None
-    draft_files: dict[str, str] | None = None
-    adapters: dict[str, str] | None = None
-    template: str = ""
-    license: Any = None
-    system: str = ""
-    parameters: dict[str, Any] | None = None
-    messages: list[Message] = []
-    renderer: str = ""
-    parser: str = ""
-    requires: str = ""
-    info: dict[str, Any] | None = None
-    modelfile: str = ""
-    path: str = ""
-
-
-class DeleteRequest(_Short, kw_only=True):
-    """``name`` is the older spelling of ``model``."""
-
-    model: str = ""
-    name: str = ""
-
-
-class ShowRequest(_Short, kw_only=True):
-    """``system`` and ``options`` override the model's own; ``template`` is ignored."""
-
-    body_limit_bytes: ClassVar[int] = 10 << 20
-
-    model: str = ""
-    name: str = ""
-    verbose: bool = False
-    system: str = ""
-    template: str = ""
-    options: dict[str, Any] = {}
-
-
-class WebSearchRequest(_Short, kw_only=True):
-    query: str = ""
-    max_results: Int = 0
-
-
-class WebFetchRequest(_Short, kw_only=True):
-    url: str = ""
-
-
-class CopyRequest(_Short, kw_only=True):
-    source: str = ""
-    destination: str = ""
 
 
 def parse_keep_alive(value: Any) -> float | None:
@@ -413,116 +328,6 @@ class EmbeddingResponse(msgspec.Struct):
     embedding: list[float]
 
 
-class ModelDetails(msgspec.Struct, omit_defaults=True, kw_only=True):
-    parent_model: str
-    format: str
-    family: str
-    families: list[str] | None
-    parameter_size: str
-    quantization_level: str
-    context_length: int = 0
-    embedding_length: int = 0
-
-
-def format_parameter_count(count: int) -> str:
-    """``parameter_size`` in Ollama's notation: ``8.0B``, ``137.50M``, ``260K``, ``12``."""
-    for size, letter, digits in ((10**9, "B", 1), (10**6, "M", 2)):
-        if count >= size:
-            return f"{count / size:.{0 if count % size == 0 else digits}f}{letter}"
-    return f"{count / 1000:.0f}K" if count >= 1000 else str(count)
-
-
-class ListModelResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A row of ``/api/tags``. ``digest``: 64 hex digits, without prefix."""
-
-    name: str
-    model: str
-    modified_at: str
-    size: int
-    digest: str
-    details: ModelDetails
-    capabilities: list[str] = []
-
-
-class Tensor(msgspec.Struct):
-    """``type``: ggml's name of it; ``shape``: the fastest dimension first."""
-
-    name: str
-    type: str
-    shape: list[int]
-
-
-class ShowResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """``license`` joins all licences; ``parameters`` has a line for each value."""
-
-    license: str = ""
-    modelfile: str = ""
-    parameters: str = ""
-    template: str = ""
-    system: str = ""
-    details: ModelDetails
-    messages: list[dict[str, Any]] = []
-    model_info: dict[str, Any]
-    projector_info: dict[str, Any] = {}
-    tensors: list[Tensor] = []
-    capabilities: list[str] = []
-    modified_at: str
-    requires: str = ""
-
-
-class ProcessModelResponse(msgspec.Struct, kw_only=True):
-    """A row of ``/api/ps``."""
-
-    name: str
-    model: str
-    size: int
-    digest: str
-    details: ModelDetails
-    expires_at: str
-    size_vram: int
-    context_length: int
-
-
-class VersionResponse(msgspec.Struct):
-    version: str
-
-
-class HealthResponse(msgspec.Struct):
-    """Not in Ollama. ``waiting`` and ``running`` requests; ``capacity``: of those that wait."""
-
-    status: Literal["ok", "draining"]
-    version: str
-    uptime_s: int
-    waiting: int
-    capacity: int
-    running: int
-    models_loaded: int
-    models_loading: int
-
-
-class CloudStatus(msgspec.Struct):
-    """``source``: what disabled it."""
-
-    disabled: bool
-    source: Literal["none", "env", "config", "both"]
-
-
-class StatusResponse(msgspec.Struct):
-    cloud: CloudStatus
-
-
-class RecommendationsResponse(msgspec.Struct):
-    recommendations: list[dict[str, Any]] = []
-
-
-class ListResponse(msgspec.Struct):
-    models: list[ListModelResponse]
-
-
-class ProcessResponse(msgspec.Struct):
-    models: list[ProcessModelResponse]
-
-
 class ErrorResponse(msgspec.Struct, omit_defaults=True):
     """``signin_url``: where an account at ollama.com can be linked, if one is missing."""
 
@@ -546,14 +351,3 @@ class DetokenizeResponse(msgspec.Struct, omit_defaults=True, kw_only=True):
     text: str
     total_duration: int = 0
     load_duration: int = 0
-
-
-class ProgressStatus(TypedDict, total=False):
-    """One object of the progress of a pull, a push or a create. Only a status about a file has
-    other keys than ``status``; sizes in bytes.
-    """
-
-    status: Required[str]
-    digest: str
-    total: int
-    completed: int

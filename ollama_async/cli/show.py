@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.ollama import Tensor, format_parameter_count
+from ollama_async.api.ollama_models import Tensor, format_parameter_count
 from ollama_async.cli.client import Client, CommandFailed
 from ollama_async.cli.formatting import format_table
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
-from ollama_async.api.ollama import CreateRequest, ProgressStatus
+from ollama_async.api.ollama_models import CreateRequest, ProgressStatus
 from ollama_async.core.errors import BadRequest
 from ollama_async.create import conversion, layers, quantize
 from ollama_async.create.publish import publish

@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.convert import lora
 from ollama_async.convert.gguf_writer import FloatType
 from ollama_async.convert.model import convert_model

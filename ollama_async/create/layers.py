@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ollama_async.api.ollama import CreateRequest, ProgressStatus, format_parameter_count
+from ollama_async.api.ollama_models import CreateRequest, ProgressStatus, format_parameter_count
 from ollama_async.core.errors import BadRequest
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.gocompat.json_encode import encode_line

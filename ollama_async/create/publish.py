@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.ollama import CreateRequest, ProgressStatus
+from ollama_async.api.ollama_models import CreateRequest, ProgressStatus
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
 from ollama_async.create.layers import NewModel, put_layer

@@ -19,7 +19,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.core.errors import BadRequest, Busy, EngineFailed, StorageFailed
 from ollama_async.core.native_environ import native_environ
 from ollama_async.gguf.reader import GgufHeader, read_header

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.api.modelfile import checked_version
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.api.options import check_parameters
 from ollama_async.convert import lora
 from ollama_async.core.errors import BadRequest, NotFound, TemplateFailed

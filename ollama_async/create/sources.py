@@ -16,7 +16,8 @@ from pathlib import Path
 import msgspec
 
 from ollama_async.api.modelfile import Modelfile, files_in, parse
-from ollama_async.api.ollama import CreateRequest, Message
+from ollama_async.api.ollama import Message
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.store.blobs import parse_digest
 from ollama_async.store.files import read_bounded

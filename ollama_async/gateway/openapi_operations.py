@@ -14,6 +14,7 @@ from ollama_async.api import (
     anthropic,
     embeddings,
     ollama,
+    ollama_models,
     openai,
     openai_audio,
     openai_response_events,
@@ -51,12 +52,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/api/version"): Operation(
         tag="Server",
         summary="The Ollama release whose behaviour is matched",
-        answer=ollama.VersionResponse,
+        answer=ollama_models.VersionResponse,
     ),
     ("GET", "/healthz"): Operation(
         tag="Server",
         summary="Whether requests are accepted",
-        answer=ollama.HealthResponse,
+        answer=ollama_models.HealthResponse,
         statuses=(200, 503),
     ),
     ("GET", "/metrics"): Operation(
@@ -69,35 +70,35 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="Server", summary="A page that shows this description", text="text/html"
     ),
     ("GET", "/api/tags"): Operation(
-        tag="Models", summary="The models in the store", answer=ollama.ListResponse
+        tag="Models", summary="The models in the store", answer=ollama_models.ListResponse
     ),
     ("GET", "/api/ps"): Operation(
-        tag="Models", summary="The models in memory", answer=ollama.ProcessResponse
+        tag="Models", summary="The models in memory", answer=ollama_models.ProcessResponse
     ),
     ("POST", "/api/show"): Operation(
         tag="Models",
         summary="Everything about a model",
-        request=ollama.ShowRequest,
+        request=ollama_models.ShowRequest,
         required=("model",),
-        answer=ollama.ShowResponse,
+        answer=ollama_models.ShowResponse,
     ),
     ("POST", "/api/create"): Operation(
         tag="Models",
         summary="Make a model from files or from another model",
-        request=ollama.CreateRequest,
+        request=ollama_models.CreateRequest,
         required=("model",),
-        stream=ollama.ProgressStatus,
+        stream=ollama_models.ProgressStatus,
     ),
     ("POST", "/api/copy"): Operation(
         tag="Models",
         summary="Give a model a second name",
-        request=ollama.CopyRequest,
+        request=ollama_models.CopyRequest,
         required=("source", "destination"),
     ),
     ("DELETE", "/api/delete"): Operation(
         tag="Models",
         summary="Remove a model",
-        request=ollama.DeleteRequest,
+        request=ollama_models.DeleteRequest,
         required=("model",),
     ),
     ("POST", "/api/blobs/{digest}"): Operation(
@@ -110,16 +111,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/api/pull"): Operation(
         tag="Models",
         summary="Fetch a model from a registry",
-        request=ollama.PullRequest,
+        request=ollama_models.PullRequest,
         required=("model",),
-        stream=ollama.ProgressStatus,
+        stream=ollama_models.ProgressStatus,
     ),
     ("POST", "/api/push"): Operation(
         tag="Models",
         summary="Send a model to its registry",
-        request=ollama.PushRequest,
+        request=ollama_models.PushRequest,
         required=("model",),
-        stream=ollama.ProgressStatus,
+        stream=ollama_models.ProgressStatus,
     ),
     ("POST", "/api/generate"): Operation(
         tag="Ollama",
@@ -275,7 +276,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         answer=anthropic.CountTokensResponse,
     ),
     ("GET", "/api/status"): Operation(
-        tag="Account", summary="Whether the cloud is disabled", answer=ollama.StatusResponse
+        tag="Account", summary="Whether the cloud is disabled", answer=ollama_models.StatusResponse
     ),
     **{
         route: Operation(tag="Account", summary="401: there is no account", statuses=())
@@ -288,16 +289,16 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("POST", "/api/experimental/web_search"): Operation(
         tag="Account",
         summary="401, or 403 if the cloud is disabled",
-        request=ollama.WebSearchRequest,
+        request=ollama_models.WebSearchRequest,
         statuses=(),
     ),
     ("POST", "/api/experimental/web_fetch"): Operation(
         tag="Account",
         summary="401, or 403 if the cloud is disabled",
-        request=ollama.WebFetchRequest,
+        request=ollama_models.WebFetchRequest,
         statuses=(),
     ),
     ("GET", "/api/experimental/model-recommendations"): Operation(
-        tag="Account", summary="An empty list", answer=ollama.RecommendationsResponse
+        tag="Account", summary="An empty list", answer=ollama_models.RecommendationsResponse
     ),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api import ollama
+from ollama_async.api import ollama_models
 from ollama_async.core.errors import BadRequest
 from ollama_async.gguf.reader import (
     ARRAY_HEAD,
@@ -121,7 +121,7 @@ class GgufDescription(msgspec.Struct, frozen=True):
     """``metadata`` by key, sorted, with ``general.parameter_count`` added."""
 
     metadata: dict[str, Any]
-    tensors: list[ollama.Tensor]
+    tensors: list[ollama_models.Tensor]
 
 
 def describe(path: str, *, is_verbose: bool) -> GgufDescription:
@@ -140,7 +140,7 @@ def describe(path: str, *, is_verbose: bool) -> GgufDescription:
             metadata[key] = [_plain(each) for each in value] if is_list else value
     metadata["general.parameter_count"] = sum(tensor.elements for tensor in header.tensors)
     tensors = [
-        ollama.Tensor(tensor.name, TENSOR_TYPES[tensor.type].name, list(tensor.shape))
+        ollama_models.Tensor(tensor.name, TENSOR_TYPES[tensor.type].name, list(tensor.shape))
         for tensor in header.tensors
     ]
     return GgufDescription(dict(sorted(metadata.items())), tensors)

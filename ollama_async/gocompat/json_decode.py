@@ -150,7 +150,7 @@ def _go_name(kind: type[msgspec.Struct]) -> str:
     """With its package."""
     parent, _, module = kind.__module__.rpartition(".")
     package, _, _ = module.partition("_")  # a package of Ollama's may be several modules here
-    package = package if parent.endswith(".api") and module != "ollama" else "api"
+    package = package if parent.endswith(".api") and package != "ollama" else "api"
     return getattr(kind, "go_name", f"{package}.{kind.__name__}")
 
 

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 from ollama_async import shipped_models
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.core.errors import NotFound, RegistryFailed
 from ollama_async.core.model_names import DEFAULT_TAG, ModelName
 from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network

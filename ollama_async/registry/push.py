@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.core.errors import Forbidden, RegistryFailed, StorageFailed
 from ollama_async.core.model_names import DEFAULT_HOST, DEFAULT_NAMESPACE, ModelName
 from ollama_async.registry.address_policy import DEFAULT_NETWORK, Network

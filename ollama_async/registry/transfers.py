@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.core.errors import Busy, ServerError
 from ollama_async.core.model_names import ModelName
 from ollama_async.registry.address_policy import LOCAL_REQUESTER, Network, Requester

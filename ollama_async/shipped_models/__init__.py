@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.create.builder import create_model
 from ollama_async.store.files import locked, storage_errors, sync_folder
 from ollama_async.store.store import Store

@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping
 
-from ollama_async.api.ollama import ModelDetails
+from ollama_async.api.ollama_models import ModelDetails
 from ollama_async.core.model_names import ModelName, split_source
 from ollama_async.core.scripted_models import Script
 from ollama_async.gguf.summary import GgufSummary

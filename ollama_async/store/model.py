@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ollama_async.api.ollama import ModelDetails
+from ollama_async.api.ollama_models import ModelDetails
 from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.prompts.chat_format import Selection

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from ollama_async.api.ollama import ModelDetails, format_parameter_count
+from ollama_async.api.ollama_models import ModelDetails, format_parameter_count
 from ollama_async.core.conversation import ChatFormatSpec, Message
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.core.model_names import ModelName

@@ -13,7 +13,7 @@ import msgspec
 from ollama_async.api import encode
 from ollama_async.api.encode import LongParts
 from ollama_async.api.modelfile import Command
-from ollama_async.api.ollama import ShowRequest, ShowResponse
+from ollama_async.api.ollama_models import ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.gguf.metadata import GgufDescription, describe
 from ollama_async.prompts.chat_format import DEFAULT_TEMPLATE

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.create import quantize
 from ollama_async.create.builder import create_model

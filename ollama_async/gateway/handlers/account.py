@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from ollama_async.api import encode, ollama
+from ollama_async.api import encode, ollama_models
 from ollama_async.core.errors import Forbidden, NoAccount, Unauthorized
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.dependencies import DEPENDENCIES
@@ -17,8 +17,8 @@ from ollama_async.gateway.responses import json_response
 
 async def status(request: web.Request) -> web.Response:
     is_disabled = request.app[DEPENDENCIES].settings.no_cloud
-    cloud = ollama.CloudStatus(disabled=is_disabled, source="env" if is_disabled else "none")
-    return json_response(encode.to_json(ollama.StatusResponse(cloud)))
+    cloud = ollama_models.CloudStatus(disabled=is_disabled, source="env" if is_disabled else "none")
+    return json_response(encode.to_json(ollama_models.StatusResponse(cloud)))
 
 
 async def me(_request: web.Request) -> web.Response:
@@ -33,18 +33,18 @@ async def sign_out(_request: web.Request) -> web.Response:
 
 
 async def web_search(request: web.Request) -> web.Response:
-    await read_json(request, ollama.WebSearchRequest)
+    await read_json(request, ollama_models.WebSearchRequest)
     raise _unavailable(request, "web search")
 
 
 async def web_fetch(request: web.Request) -> web.Response:
-    await read_json(request, ollama.WebFetchRequest)
+    await read_json(request, ollama_models.WebFetchRequest)
     raise _unavailable(request, "web fetch")
 
 
 async def model_recommendations(_request: web.Request) -> web.Response:
     """Ollama recommends models of its own registry, which depend on the hour; we recommend none."""
-    return json_response(encode.to_json(ollama.RecommendationsResponse()))
+    return json_response(encode.to_json(ollama_models.RecommendationsResponse()))
 
 
 def _unavailable(request: web.Request, what: str) -> Unauthorized | Forbidden:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ollama_async.api import encode, ollama
+from ollama_async.api import encode, ollama_models
 from ollama_async.api.encode import LongParts
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.core.errors import BadRequest, Busy, Forbidden, NoAccount, NotFound
 from ollama_async.core.model_names import names_cloud_model
 from ollama_async.core.settings import Settings
@@ -108,7 +108,7 @@ async def _list_models(
 
 def _list_response(found: list[ModelListEntry]) -> bytes:
     rows = [
-        ollama.ListModelResponse(
+        ollama_models.ListModelResponse(
             name=model.name,
             model=model.name,
             modified_at=encode.local(model.modified_at),
@@ -119,7 +119,7 @@ def _list_response(found: list[ModelListEntry]) -> bytes:
         )
         for model in found
     ]
-    return encode.to_json(ollama.ListResponse(rows))
+    return encode.to_json(ollama_models.ListResponse(rows))
 
 
 # -- show ---------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ class ShowService:
     async def answer(
         self,
         model: Model,
-        params: ollama.ShowRequest,
+        params: ollama_models.ShowRequest,
         basename: str,
         reservation: Reservation,
         threads: Executor | None = None,
@@ -170,7 +170,7 @@ class ShowService:
         finally:
             lock.release()
 
-    def _build(self, model: Model, params: ollama.ShowRequest, basename: str) -> bytearray:
+    def _build(self, model: Model, params: ollama_models.ShowRequest, basename: str) -> bytearray:
         long = LongParts()
         response = show(model, params, self._descriptions, long)
         if basename:
@@ -182,7 +182,7 @@ SHOW_SERVICE: web.AppKey[ShowService] = web.AppKey("show_service", ShowService)
 
 
 async def show_model(request: web.Request) -> web.Response:
-    params = await read_json(request, ollama.ShowRequest)
+    params = await read_json(request, ollama_models.ShowRequest)
     text = params.model or params.name
     check_model_name(text, request.app[DEPENDENCIES].settings)
     try:
@@ -208,7 +208,7 @@ def _license_bytes(model: Model) -> int:
 
 async def create(request: web.Request) -> web.StreamResponse:
     """A client that disconnects ends the work."""
-    params = await read_json(request, ollama.CreateRequest)
+    params = await read_json(request, ollama_models.CreateRequest)
     reads_files = is_same_user(request, request.app[DEPENDENCIES].local_key)
     statuses = _create(
         request.app, params, reads_files=reads_files, requester=requester_of(request)
@@ -218,7 +218,7 @@ async def create(request: web.Request) -> web.StreamResponse:
 
 async def _create(
     application: web.Application,
-    params: ollama.CreateRequest,
+    params: ollama_models.CreateRequest,
     *,
     reads_files: bool,
     requester: Requester,
@@ -244,7 +244,7 @@ async def _create(
 
 
 async def copy(request: web.Request) -> web.Response:
-    params = await read_json(request, ollama.CopyRequest)
+    params = await read_json(request, ollama_models.CopyRequest)
     store = request.app[DEPENDENCIES].catalog.store
     threads = request.app[concurrency.CHANGE_POOL]
     await run_in_thread(store.copy, params.source, params.destination, threads=threads)
@@ -253,7 +253,7 @@ async def copy(request: web.Request) -> web.Response:
 
 async def delete(request: web.Request) -> web.Response:
     """A loaded model keeps running."""
-    params = await read_json(request, ollama.DeleteRequest)
+    params = await read_json(request, ollama_models.DeleteRequest)
     name = params.model or params.name
     if not name.strip():
         raise BadRequest("model is required")

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from ollama_async import OLLAMA_VERSION, __version__
-from ollama_async.api import encode, ollama
+from ollama_async.api import encode, ollama_models
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.concurrency import SINGLE_FLIGHT
 from ollama_async.gateway.dependencies import DEPENDENCIES
@@ -25,14 +25,16 @@ async def root(_request: web.Request) -> web.Response:
 
 
 async def version(_request: web.Request) -> web.Response:
-    return json_response(encode.to_json(ollama.VersionResponse(OLLAMA_VERSION)))
+    return json_response(encode.to_json(ollama_models.VersionResponse(OLLAMA_VERSION)))
 
 
 async def ps(request: web.Request) -> web.Response:
     """Loaded models, the latest expiry first (to the second, as Ollama sorts)."""
     loaded = request.app[DEPENDENCIES].backend.snapshot().loaded
     loaded = sorted(loaded, key=lambda model: -min(model.expires_at, _FOREVER_S) // 1)
-    return json_response(encode.to_json(ollama.ProcessResponse([_row(model) for model in loaded])))
+    return json_response(
+        encode.to_json(ollama_models.ProcessResponse([_row(model) for model in loaded]))
+    )
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -51,7 +53,7 @@ async def healthz(request: web.Request) -> web.Response:
     dependencies = request.app[DEPENDENCIES]
     snapshot = dependencies.backend.snapshot()
     is_draining = dependencies.lifecycle.is_draining
-    health = ollama.HealthResponse(
+    health = ollama_models.HealthResponse(
         status="draining" if is_draining else "ok",
         version=__version__,
         uptime_s=int(time.monotonic() - dependencies.lifecycle.started_at),
@@ -64,16 +66,16 @@ async def healthz(request: web.Request) -> web.Response:
     return json_response(encode.to_json(health), status=503 if is_draining else 200)
 
 
-def _row(model: LoadedModel) -> ollama.ProcessModelResponse:
+def _row(model: LoadedModel) -> ollama_models.ProcessModelResponse:
     target = model.target
     details = {"parent_model": "", "families": target.details.get("families")}
     details |= {name: target.details.get(name, "") for name in _DETAILS}
-    return ollama.ProcessModelResponse(
+    return ollama_models.ProcessModelResponse(
         name=target.name,
         model=target.name,
         size=model.size,
         digest=target.digest,
-        details=msgspec.convert(details, ollama.ModelDetails),
+        details=msgspec.convert(details, ollama_models.ModelDetails),
         expires_at=encode.local(model.expires_at),
         size_vram=model.size_vram,
         context_length=model.num_ctx,

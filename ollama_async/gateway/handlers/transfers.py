@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, aclosing
 
 from aiohttp import web
 
-from ollama_async.api import encode, ollama
-from ollama_async.api.ollama import ProgressStatus
+from ollama_async.api import encode, ollama, ollama_models
+from ollama_async.api.ollama_models import ProgressStatus
 from ollama_async.core.errors import BadRequest, ServerError
 from ollama_async.gateway.body import read_json
 from ollama_async.gateway.client_identity import requester_of
@@ -42,19 +42,19 @@ async def own_transfers(application: web.Application) -> AsyncIterator[None]:
 
 
 async def pull(request: web.Request) -> web.StreamResponse:
-    params = await read_json(request, ollama.PullRequest)
+    params = await read_json(request, ollama_models.PullRequest)
     if not (params.model or params.name).strip():
         raise BadRequest("invalid model name")
     return await _follow(request, request.app[PULLS], params)
 
 
 async def push(request: web.Request) -> web.StreamResponse:
-    params = await read_json(request, ollama.PushRequest)
+    params = await read_json(request, ollama_models.PushRequest)
     return await _follow(request, request.app[PUSHES], params)
 
 
 async def _follow(
-    request: web.Request, transfers: Transfers, params: ollama.PullRequest
+    request: web.Request, transfers: Transfers, params: ollama_models.PullRequest
 ) -> web.StreamResponse:
     name, requester = params.model or params.name, requester_of(request)
     statuses = transfers.follow(name, is_insecure=params.insecure, requester=requester)

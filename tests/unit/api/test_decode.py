@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api.decode import VALUES_LIMIT, decode
-from ollama_async.api.ollama import ChatRequest, CreateRequest, GenerateRequest
+from ollama_async.api.ollama import ChatRequest, GenerateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.json_depth import MAX_DEPTH, is_deep
 from ollama_async.gocompat.json_decode import from_base64, unmarshal

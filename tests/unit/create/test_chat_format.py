@@ -3,7 +3,7 @@
 import pytest
 
 from ollama_async.api.encode import LongParts
-from ollama_async.api.ollama import CreateRequest, ShowRequest
+from ollama_async.api.ollama_models import CreateRequest, ShowRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.create.builder import create_model
 from ollama_async.store.show import DescriptionCache, show

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from ollama_async.api.ollama import CreateRequest, Message
+from ollama_async.api.ollama import Message
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, Forbidden, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store

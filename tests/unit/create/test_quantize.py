@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, Busy, EngineFailed
 from ollama_async.create import quantize
 from ollama_async.create.builder import create_model

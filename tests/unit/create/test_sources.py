@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from ollama_async.api.ollama import CreateRequest, Message
+from ollama_async.api.ollama import Message
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, Forbidden
 from ollama_async.create.builder import create_model
 from ollama_async.create.request import BaseMissing

@@ -12,7 +12,7 @@ import threading
 import msgspec
 import pytest
 
-from ollama_async.api.ollama import ShowRequest
+from ollama_async.api.ollama_models import ShowRequest
 from ollama_async.gateway import responses
 from ollama_async.gateway.client_budgets import SEND_BUDGET, Reservation, SendBudget
 from ollama_async.gateway.handlers import models as handler

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest
 from ollama_async.core.model_names import ModelName
 from ollama_async.create.builder import create_model

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api.ollama import format_parameter_count
+from ollama_async.api.ollama_models import format_parameter_count
 from ollama_async.core.model_shape import ModelShape
 from ollama_async.gguf.reader import Array, GgufHeader, TensorInfo, Value, read_header
 from ollama_async.gguf.summary import GgufSummary, summarize

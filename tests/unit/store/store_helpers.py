@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.create.builder import create_model
 from ollama_async.store.blobs import parse_digest
 from ollama_async.store.model import Model, ModelListEntry

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.core.scripted_models import Script
 from ollama_async.create.builder import create_model

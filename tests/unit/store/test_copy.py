@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, LoadFailed, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store

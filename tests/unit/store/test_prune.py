@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import BadRequest, NotFound
 from ollama_async.create.builder import create_model
 from ollama_async.store.manifests import Layer

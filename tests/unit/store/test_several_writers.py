@@ -44,7 +44,7 @@ def test_a_killed_upload_leaves_a_store_that_prune_cleans(store: Store) -> None:
 CREATOR = """
 import itertools, sys
 from pathlib import Path
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 store = Store(Path(sys.argv[1]))
@@ -78,7 +78,7 @@ def test_a_killed_create_leaves_a_whole_model(store: Store, tiny: str, turns: in
 WRITER = """
 import sys
 from pathlib import Path
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store
 store, me = Store(Path(sys.argv[1])), sys.argv[2]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ollama_async import shipped_models
-from ollama_async.api.ollama import CreateRequest
+from ollama_async.api.ollama_models import CreateRequest
 from ollama_async.core.errors import StorageFailed
 from ollama_async.create.builder import create_model
 from ollama_async.store.store import Store

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ollama_async.api.encode import LongParts
 from ollama_async.api.modelfile import Command, parse
-from ollama_async.api.ollama import CreateRequest, Message, ShowRequest, ShowResponse
+from ollama_async.api.ollama import Message
+from ollama_async.api.ollama_models import CreateRequest, ShowRequest, ShowResponse
 from ollama_async.core.errors import BadRequest, LoadFailed
 from ollama_async.core.scripted_models import Script
 from ollama_async.create.builder import create_model
