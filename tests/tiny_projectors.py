@@ -47,9 +47,17 @@ def write_vision_model(folder: Path, kind: Kind = "gemma3", **options: Any) -> t
 
 
 def write_projector(
-    path: Path, kind: Kind = "gemma3", *, width: int = 64, seed: int = 0, typed: bool = True
+    path: Path,
+    kind: Kind = "gemma3",
+    *,
+    width: int = 64,
+    seed: int = 0,
+    typed: bool = True,
+    stack: int = 4,
 ) -> Path:
-    """``width``: of the text model's embeddings. ``typed``: the file says of what type it is."""
+    """``width``: of the text model's embeddings. ``typed``: the file says of what type it is.
+    ``stack``: frames of a recording that become one.
+    """
     random = np.random.default_rng(seed)
 
     def matrix(*shape: int) -> NDArray[np.float32]:
@@ -57,11 +65,11 @@ def write_projector(
         return random.standard_normal(shape, dtype=np.float32) / scale
 
     hears = kind == "ultravox"
-    tensors = _audio(matrix, width) if hears else _vision(kind, matrix, width)
+    tensors = _audio(matrix, width, stack) if hears else _vision(kind, matrix, width)
     writer = GGUFWriter(path, "clip")
     writer.add_type("mmproj")
     writer.add_file_type(0)
-    fields = _audio_fields(width) if hears else _vision_fields(kind, width)
+    fields = _audio_fields(width, stack) if hears else _vision_fields(kind, width)
     for key, value in fields.items():
         if typed or key != "projector_type":
             _add(writer, f"clip.{key}", value)
@@ -172,21 +180,21 @@ def _vision(kind: Kind, matrix: Any, width: int) -> dict[str, NDArray[np.float32
     }
 
 
-_STACK, _MEL_BINS, _FRAMES = 4, 80, 1500
+_MEL_BINS, _FRAMES = 80, 1500
 
 
-def _audio_fields(width: int) -> dict[str, Any]:
+def _audio_fields(width: int, stack: int) -> dict[str, Any]:
     return {
         "has_audio_encoder": True,
         "projector_type": "ultravox",
         **_encoder_fields("audio", width),
         "audio.num_mel_bins": _MEL_BINS,
-        "audio.projector.stack_factor": _STACK,
+        "audio.projector.stack_factor": stack,
     }
 
 
-def _audio(matrix: Any, width: int) -> dict[str, NDArray[np.float32]]:
-    stacked, inner = _STACK * _HIDDEN, 2 * width
+def _audio(matrix: Any, width: int, stack: int) -> dict[str, NDArray[np.float32]]:
+    stacked, inner = stack * _HIDDEN, 2 * width
     return _layers("a", matrix, biases=True, gated=False, k_bias=False) | {
         "a.conv1d.1.weight": matrix(_HIDDEN, _MEL_BINS, 3).astype(np.float16),
         "a.conv1d.1.bias": np.zeros((_HIDDEN, 1), np.float32),

@@ -88,6 +88,7 @@ class _Builder:
                     detected = layers.add_chat_format(layout, model, checked.request)
                 model.replace("adapter", adapter_layers)
                 layers.check_adapters(layout, model)
+                layers.check_projectors(layout, model)
                 model.replace("draft", draft_layers)
                 statuses = publish(layout, checked.name, model, checked.request)
         yield from (*detected, *statuses)

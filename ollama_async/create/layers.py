@@ -8,6 +8,8 @@ import msgspec
 
 from ollama_async.api.ollama_models import CreateRequest, ProgressStatus, format_parameter_count
 from ollama_async.core.errors import BadRequest
+from ollama_async.gguf.projector_faults import check_projector
+from ollama_async.gguf.reader import read_header
 from ollama_async.gguf.summary import GgufSummary
 from ollama_async.gocompat.json_encode import encode_line
 from ollama_async.prompts.known_templates import detect
@@ -113,6 +115,22 @@ def check_adapters(layout: StoreLayout, model: NewModel) -> None:
     for layer in model.layers:
         if layer.kind == "adapter" and weights:
             layout.cache.check_adapter(layer.digest, weights[0].digest)
+
+
+def check_projectors(layout: StoreLayout, model: NewModel) -> None:
+    """:raises BadRequest: a projector is for another model."""
+    blobs = layout.blobs
+    weights = [layer for layer in model.layers if layer.kind == "model"]
+    projectors = [layer for layer in model.layers if layer.kind == "projector"]
+    if not (weights and projectors):
+        return
+    base = read_header(blobs.path(weights[0].digest))
+    for layer in projectors:
+        try:
+            projector = read_header(blobs.path(layer.digest))
+        except BadRequest:  # old ones are no GGUF files; their models work without them
+            continue
+        check_projector(projector, base)
 
 
 def _check_runnable(what: str, summary: GgufSummary) -> None:

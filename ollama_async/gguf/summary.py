@@ -15,6 +15,7 @@ from ollama_async.core.model_shape import EmbeddingKind, ModelShape
 from ollama_async.gguf.compatibility import find_missing_part
 from ollama_async.gguf.memory_shape import cache_bytes_per_token, shape_of
 from ollama_async.gguf.metadata import MAX_COUNT, TypedMetadata
+from ollama_async.gguf.projector_faults import find_audio_fault
 from ollama_async.gguf.reader import GgufHeader
 from ollama_async.gguf.types import FILE_TYPES, GUESSED_FLAG, TENSOR_TYPES
 
@@ -82,7 +83,7 @@ def summarize(header: GgufHeader) -> GgufSummary:
         chat_template=metadata.text("tokenizer.chat_template"),
         embedding=_embedding(metadata),
         has_vision=metadata.has("vision.block_count"),
-        has_audio=_has_audio(metadata),
+        has_audio=_has_audio(metadata) and not find_audio_fault(header),
         is_split=metadata.is_split,
         missing_part=find_missing_part(header) if kind == "model" and not metadata.is_split else "",
         shape=shape_of(metadata, header.tensors),

@@ -8,7 +8,7 @@ import pytest
 from ollama_async.core.conversation import Logprobs, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.engine import PieceShape, Row
-from ollama_async.workers.messages import Failed
+from ollama_async.workers.messages import Done, Failed
 from tests.integration.llama_engine.media_harness import MediaWorker, open_vision_engine, user
 from tests.media_files import noise, photo, tone, wav_file
 from tests.tiny_projectors import write_projector, write_vision_model
@@ -314,6 +314,19 @@ def test_a_projector_that_does_not_fit_is_refused(tmp_path):
         open_vision_engine(model, wide)
     with pytest.raises(LoadFailed, match="unable to load the projector"):
         open_vision_engine(model, model)
+
+
+@pytest.mark.parametrize("stack", [1, 2, 3, 5, 7, 8, 16, 20, 64])
+def test_recordings_that_the_library_would_miscount_are_refused(tmp_path, start_worker, stack):
+    """It aborts its process; the model stays one of text."""
+    model, _ = write_vision_model(tmp_path)
+    projector = write_projector(tmp_path / "stack.gguf", "ultravox", stack=stack)
+    worker = start_worker(open_vision_engine(model, projector))
+    end = worker.end(worker.submit(user("what is this", wav_file(tone(0.5)))))
+    if stack == 8:
+        assert "counts 187 embeddings for a recording, but makes 188" in end.message
+    assert isinstance(end, Done) or "cannot hear" in end.message
+    assert worker.text(worker.submit(user("what is this")))
 
 
 def test_a_projector_without_a_type_is_one_of_llava(engines, tmp_path):

@@ -11,6 +11,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import llama_cpp.llama_cpp as lib
@@ -18,6 +19,8 @@ import llama_cpp.mtmd_cpp as mtmd
 import numpy as np
 
 from ollama_async.core.errors import LoadFailed
+from ollama_async.gguf.projector_faults import find_audio_fault
+from ollama_async.gguf.reader import read_header
 from ollama_async.workers.child.engines.engine import (
     EngineError,
     Layout,
@@ -69,7 +72,8 @@ def open_projector(
         context = mtmd.mtmd_init_from_file(os.fsencode(path), model, params)
     if not context:
         raise LoadFailed(f"unable to load the projector: {_reason(log, path)}")
-    return LlamaProjector(context, model, most=spec.batch_size)
+    fault = find_audio_fault(read_header(Path(spec.projector)))
+    return LlamaProjector(context, model, most=spec.batch_size, audio_fault=fault)
 
 
 def _reason(log: LogCapture, path: str) -> str:
@@ -88,18 +92,22 @@ def _architecture(model: Any) -> str:
 class LlamaProjector:
     """See :class:`~ollama_async.workers.child.engines.engine.Projector`. Owns the context.
 
-    ``most``: embeddings that the model can evaluate at once.
+    ``most``: embeddings that the model can evaluate at once. ``audio_fault``: why it reads no
+    recordings although it could, or "".
     """
 
-    def __init__(self, context: Any, model: Any, *, most: int) -> None:
+    def __init__(self, context: Any, model: Any, *, most: int, audio_fault: str = "") -> None:
         self._context = context
         self._width: int = lib.llama_model_n_embd_inp(model)
         self._most = most
+        self._audio_fault = audio_fault
         self._has_dimensions = bool(mtmd.mtmd_decode_use_mrope(context))
         self.sees = bool(mtmd.mtmd_support_vision(context))
         self.sample_rate: int = max(0, mtmd.mtmd_get_audio_sample_rate(context))
 
     def layout(self, shape: tuple[int, ...]) -> Layout:
+        if len(shape) == 1 and self._audio_fault:
+            raise EngineError(f"this model cannot hear: {self._audio_fault}")
         with self._chunks(shape, None) as chunks:
             layout = tuple(
                 PieceShape(*self._size_of(chunk)) if is_piece else _tokens_of(chunk)
