@@ -289,6 +289,7 @@ def _job(
         task=None if inference is None else msgspec.Raw(_pack(inference)),
         # a prompt that is only shown is not an answer, and may be as long as the context
         num_predict=-1 if request.debug_render_only else options.sampling.num_predict,
+        logprobs=1 + request.top_logprobs if request.logprobs else 0,  # with the token's own
         keep_alive_s=request.keep_alive_s,
     )
 

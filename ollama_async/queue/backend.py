@@ -60,7 +60,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``task`` is a packed :data:`~ollama_async.core.conversation.Task`, because it may be large and
     queued for long. None = only load the model. ``keep_alive_s`` None = the server's default; inf =
     never unload. ``num_predict``: most tokens of the answer; negative = no limit. ``vectors``: how
-    many it has.
+    many it has. ``logprobs``: how many it has for each token; 0 = none.
     """
 
     target: Target
@@ -69,6 +69,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     task: msgspec.Raw | None
     num_predict: int = -1
     vectors: int = 0
+    logprobs: int = 0
     keep_alive_s: float | None = None
 
 

@@ -277,7 +277,8 @@ class WorkerClient:
             raise EngineFailed(f"the request cannot be sent to a worker: {fault}") from fault
         if not self._limits:
             self._received_at = self._loop.time()  # a stall is counted from the first request
-        self._limits.begin(request.id, request.job.num_predict, request.job.vectors)
+        job = request.job
+        self._limits.begin(request.id, job.num_predict, job.vectors, job.logprobs)
 
     def cancel(self, request_id: int) -> None:
         """Cancel the request: its sink gets nothing more, and ``request_ended`` follows. A worker

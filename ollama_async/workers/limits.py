@@ -22,6 +22,9 @@ CHARACTERS_PER_TOKEN = 1024
 """The longest tokens of real vocabularies are 256 spaces, and tool calls grow when written as
 JSON."""
 
+LOGPROB_BYTES = 512
+"""Of a token and a number. A client may have the longest tokens listed, again and again."""
+
 SPARE_CHARACTERS = 64 << 10
 """For text that a parser adds, and requests of few tokens."""
 
@@ -96,15 +99,18 @@ class OutputLimits:
     def __contains__(self, request_id: object) -> bool:
         return request_id in self._left
 
-    def begin(self, request_id: int, num_predict: int, vectors: int = 0) -> None:
-        """The request was sent. ``num_predict``: its maximum of tokens; negative: none."""
+    def begin(self, request_id: int, num_predict: int, vectors: int = 0, logprobs: int = 0) -> None:
+        """The request was sent. ``num_predict``: its maximum of tokens; negative: none. ``vectors``
+        and ``logprobs``: as in :class:`~ollama_async.queue.backend.Job`.
+        """
         if vectors:
             self._vectors_left[request_id] = vectors
         self._unstarted.add(request_id)
         tokens = _CONTEXTS * self._num_ctx
         if num_predict >= 0:
             tokens = min(tokens, num_predict)
-        self._left[request_id] = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
+        per_token = CHARACTERS_PER_TOKEN + logprobs * LOGPROB_BYTES
+        self._left[request_id] = tokens * per_token + SPARE_CHARACTERS
 
     def start(self, started: messages.Started) -> None:
         """:raises ProtocolViolation: the request is unknown or already started, or the numbers are

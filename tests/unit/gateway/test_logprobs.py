@@ -107,7 +107,9 @@ async def test_each_token_has_an_object_whose_text_may_be_empty(post, backend, r
 async def test_the_model_gives_as_many_as_were_asked_for(post, backend, route, fields, asked):
     backend.script = lambda job: job.start().end()
     await post(route, **fields)
-    assert (await backend.job()).job.task.logprobs == asked
+    job = (await backend.job()).job
+    assert job.task.logprobs == asked
+    assert job.logprobs == asked + 1, "with the token's own, for the limits of what a worker sends"
 
 
 @ROUTES

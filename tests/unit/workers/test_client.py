@@ -9,6 +9,7 @@ import asyncio
 
 import pytest
 
+from ollama_async.core.conversation import Logprobs, TokenLogprob
 from ollama_async.core.errors import BadRequest, LoadFailed, WorkerDied
 from ollama_async.workers.client import CRASH_TEXT, WorkerClient
 from ollama_async.workers.load_spec import ResourceLimits
@@ -80,9 +81,9 @@ async def ready(client, worker):
     return client
 
 
-def submit(client, request_id=1):
+def submit(client, request_id=1, **fields):
     sink = RecordingSink()
-    client.submit(SubmittedRequest(request_id, job(), sink, lambda _: None))
+    client.submit(SubmittedRequest(request_id, job(**fields), sink, lambda _: None))
     return sink
 
 
@@ -155,6 +156,20 @@ async def test_an_exit_is_reported_once_with_its_reason(ready, worker, owner, ha
         submit(ready, 2)
     await ready.stop(0)
     assert len(owner.lost) == 1
+
+
+async def test_a_worker_may_send_the_logprobs_that_were_asked_for(ready, worker, owner):
+    listed = Logprobs([TokenLogprob(b" " * 256, -1.0, [(b" " * 256, -1.0)] * 20)])
+    submit(ready, 1, num_predict=500, logprobs=21)
+    for _ in range(500):
+        worker.write((1, listed))
+    await turns()
+    assert not owner.lost
+    submit(ready, 2, num_predict=500)
+    for _ in range(500):
+        worker.write((2, listed))
+    await asyncio.wait_for(owner.changed.wait(), DEADLINE_S)
+    assert "sent more for request 2 than was requested" in owner.lost[0][0]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,16 @@ def test_logprobs_of_whole_vocabularies_are_counted(limits):
         limits.spend([(1, Logprobs([TokenLogprob(b"", 0.0, [(b"", 0.0)] * 8000)]))])
 
 
+def test_logprobs_of_the_longest_tokens_are_no_violation(limits):
+    """A client can make a model see nothing but blanks, whose tokens are the longest."""
+    limits.begin(1, 1000, logprobs=21)
+    blanks = Logprobs([TokenLogprob(b" " * 256, -1.0, [(b" " * 256, -1.0)] * 20)])
+    for _ in range(10 * CONTEXT):
+        limits.spend([(1, blanks), (1, " " * 256)])
+    with pytest.raises(ProtocolViolation, match="more for request 1 than was requested"):
+        limits.spend([(1, blanks)] * 1000)
+
+
 def test_a_request_gets_as_many_vectors_as_it_has_inputs(limits):
     limits.begin(1, 0, vectors=2)
     limits.begin(2, 0)
