@@ -73,9 +73,7 @@ class Media:
 
 
 class MediaPiece(msgspec.Struct, frozen=True):
-    """The ``index``-th piece of ``media``, which takes ``length`` tokens of a prompt; the model
-    reads it at once.
-    """
+    """The ``index``-th piece of ``media``, which takes ``length`` tokens of a prompt."""
 
     media: Media
     index: int
