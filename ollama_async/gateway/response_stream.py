@@ -148,12 +148,13 @@ class ResponseStream:
     def text(self, text: Delta, choice: int = 0) -> None:
         if self.error is not None:  # the backend does not know yet
             return
-        now = perf_counter()
-        if self._last_at:
-            self._observe_gap(now - self._last_at)
-        else:
-            self.first_at = now
-        self._last_at = now
+        if self._is_plain or self._is_next_token(choice):
+            now = perf_counter()
+            if self._last_at:
+                self._observe_gap(now - self._last_at)
+            else:
+                self.first_at = now
+            self._last_at = now
         self._deltas[choice].append(text)
         self.buffered_bytes += getsizeof(text)
         if self.buffered_bytes > FREE_BYTES:
@@ -306,6 +307,13 @@ class ResponseStream:
             if choice_deltas:
                 data += write_deltas(response_format, choice_deltas)
         return b"".join(data)
+
+    def _is_next_token(self, choice: int) -> bool:
+        """Whether a delta is timed: of several choices the first is, and text that comes after its
+        logprobs is not another token.
+        """
+        deltas = self._deltas[choice]
+        return choice == 0 and not (deltas and isinstance(deltas[-1], Logprobs))
 
     def _reserve(self) -> None:
         """Reserve the buffered bytes; if they are too many, the answer fails."""

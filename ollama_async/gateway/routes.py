@@ -85,6 +85,7 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/api/experimental/model-recommendations", account.model_recommendations),
     Route("GET", "/metrics", server.metrics),
     Route("GET", "/healthz", server.healthz),
+    Route("HEAD", "/healthz", server.healthz),
     Route("GET", "/openapi.json", openapi.openapi),
     Route("GET", "/docs", openapi.docs),
 )

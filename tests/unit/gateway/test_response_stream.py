@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.core.conversation import (
+    Logprobs,
+    Thought,
+    TokenLogprob,
+    ToolCall,
+    ToolFunction,
+    Usage,
+)
 from ollama_async.core.errors import WorkerDied
 from ollama_async.gateway import response_stream
 from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation, SendBudget
@@ -319,3 +326,13 @@ async def test_bytes_read_in_time_have_no_limit(monkeypatch):
         await turn()
     assert not stream.has_ended
     assert len(wire.written) > 3_000_000
+
+
+async def test_text_after_its_logprobs_is_not_another_token():
+    gaps: list[float] = []
+    stream = make_stream(is_streamed=False, gaps=gaps)
+    for _ in range(3):
+        stream.part(Logprobs([TokenLogprob(b"a", -1.0)]))
+        stream.text("a")
+
+    assert len(gaps) == 2
