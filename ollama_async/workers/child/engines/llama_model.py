@@ -14,13 +14,14 @@ import sys
 import unicodedata
 from collections import deque
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import llama_cpp.llama_cpp as lib
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.engine import EngineError, Progress
 from ollama_async.workers.child.engines.text_cutter import TextCutter
+from ollama_async.workers.child.engines.unknown_cutter import UnknownCutter
 from ollama_async.workers.load_spec import LoadSpec
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
@@ -243,6 +244,13 @@ _STRIPS_BEFORE = lib.LLAMA_TOKEN_ATTR_LSTRIP
 _STRIPS_AFTER = lib.LLAMA_TOKEN_ATTR_RSTRIP
 
 
+class _Cutters(NamedTuple):
+    """What cuts a text into the pieces that the library is given."""
+
+    by_special: TextCutter
+    by_unknown: UnknownCutter | None  # for SentencePiece
+
+
 class LlamaTokenizer:
     """The tokenizer of a loaded ``model``, the library's pointer, which must outlive this object.
 
@@ -271,11 +279,14 @@ class LlamaTokenizer:
         data = (_normalize_nfc(text) if self._composes else text).encode(errors="replace")
         if len(data) <= SHORT_BYTES:
             return self._tokenize(data, add_special, parse_special)
-        cutter = self._all_cutter if parse_special else self._plain_cutter
+        cutters = self._all_cutters if parse_special else self._plain_cutters
         front, back = self._ends if add_special else ([], [])
         tokens = list(front)
-        for piece in cutter.pieces(data):
-            tokens += self._tokenize(piece, False, parse_special)
+        for part in cutters.by_special.pieces(data):
+            pieces = cutters.by_unknown.pieces(part) if cutters.by_unknown else [part]
+            for number, piece in enumerate(pieces):
+                found = self._tokenize(piece, False, parse_special)
+                tokens += found[self._space_count :] if number else found
         return tokens + back
 
     def _tokenize(self, data: bytes, add_special: bool, parse_special: bool) -> list[int]:
@@ -299,24 +310,41 @@ class LlamaTokenizer:
         return whole[:at], whole[at + len(bare) :]
 
     @cached_property
-    def _all_cutter(self) -> TextCutter:
-        return self._make_cutter(_CONTROL | _UNKNOWN | _USER_DEFINED, 0)
+    def _space_count(self) -> int:
+        """How many tokens the space is that the library puts before a text. An unknown character
+        does not merge with it, and is a token for each of its bytes.
+        """
+        assert self._all_cutters.by_unknown
+        unknown = self._all_cutters.by_unknown.example.encode()
+        return len(self._tokenize(unknown, False, False)) - len(unknown)
 
     @cached_property
-    def _plain_cutter(self) -> TextCutter:
-        """Without control tokens, whose names are plain text then."""
-        return self._make_cutter(_USER_DEFINED, _CONTROL | _UNKNOWN)
+    def _all_cutters(self) -> _Cutters:
+        return self._make_cutters(_CONTROL | _UNKNOWN | _USER_DEFINED, 0)
 
-    def _make_cutter(self, some: int, none: int) -> TextCutter:
+    @cached_property
+    def _plain_cutters(self) -> _Cutters:
+        """Without control tokens, whose names are plain text then."""
+        return self._make_cutters(_USER_DEFINED, _CONTROL | _UNKNOWN)
+
+    def _make_cutters(self, some: int, none: int) -> _Cutters:
         """For the tokens with ``some`` of the attributes and with ``none`` of the others."""
-        special, strips_after = {}, False
+        texts, special, strips_after = [], {}, False
         for token in range(self.size):  # takes some 0.1 s
             attributes: int = lib.llama_vocab_get_attr(self._vocab, token)
+            text: bytes = lib.llama_vocab_get_text(self._vocab, token) or b""
+            texts.append(text)
             if attributes & some and not attributes & none:
-                text: bytes = lib.llama_vocab_get_text(self._vocab, token) or b""
                 special[text] = bool(attributes & _STRIPS_BEFORE)
                 strips_after |= bool(attributes & _STRIPS_AFTER)
-        return TextCutter(special, strips_after=strips_after)
+        by_special = TextCutter(special, strips_after=strips_after)
+        if lib.llama_vocab_type(self._vocab) != lib.LLAMA_VOCAB_TYPE_SPM:
+            return _Cutters(by_special, None)
+        strips_before = any(special.values())
+        by_unknown = UnknownCutter(
+            texts, special, strips_before=strips_before, strips_after=strips_after
+        )
+        return _Cutters(by_special, by_unknown)
 
     def piece(self, token: int) -> bytes:
         if not 0 <= token < self.size:
