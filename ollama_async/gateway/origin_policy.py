@@ -63,6 +63,8 @@ _HEADERS = ",".join(
         "Anthropic-Dangerous-Direct-Browser-Access",
     )
 )
+_EXPOSED = "Request-Id,X-Request-Id,Retry-After"
+"""Headers of answers that a page may read. Ollama has none of them."""
 PREFLIGHT_HEADERS = CIMultiDict(
     [
         ("Access-Control-Allow-Methods", _METHODS),
@@ -125,6 +127,8 @@ class OriginPolicy:
             return
         if self.is_allowed_origin(origin):
             response.headers.extend(self.cors_headers(origin))
+            if request.method != hdrs.METH_OPTIONS:
+                response.headers["Access-Control-Expose-Headers"] = _EXPOSED
 
     def is_allowed_host(self, header: str) -> bool:
         """Whether a request may name this ``Host``."""

@@ -115,12 +115,26 @@ async def test_an_allowed_page_gets_cors_headers_on_answers_and_errors(session, 
             assert response.headers["Vary"] == "Origin"
 
 
+@pytest.mark.parametrize(
+    ("path", "header"), [("/v1/messages", "request-id"), ("/v1/chat/completions", "x-request-id")]
+)
+async def test_a_page_may_read_the_id_of_its_request_and_when_to_come_again(
+    session, url, path, header
+):
+    headers = {"Origin": "http://localhost:3000"}
+    async with session.post(url + path, json={"model": "no"}, headers=headers) as response:
+        readable = response.headers["Access-Control-Expose-Headers"].lower().split(",")
+        assert header in response.headers
+    assert {header, "retry-after"} <= set(readable)
+
+
 async def test_a_preflight_lists_what_a_page_may_send(session, url):
     headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "POST"}
     async with session.options(url + "/api/chat", headers=headers) as response:
         assert response.status == 204
         assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
         assert response.headers["Access-Control-Max-Age"] == "43200"
+        assert "Access-Control-Expose-Headers" not in response.headers
         assert "DELETE" in response.headers["Access-Control-Allow-Methods"].split(",")
         assert "X-Stainless-Lang" in response.headers["Access-Control-Allow-Headers"].split(",")
         assert set(response.headers.getall("Vary")) == {
