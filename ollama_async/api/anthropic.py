@@ -26,6 +26,9 @@ class TextBlock(_Block, tag="text"):
     text: str
 
 
+_IMAGE_ERROR = "invalid base64 image data: "
+
+
 class ImageSource(msgspec.Struct):
     """``data``: base64."""
 
@@ -48,7 +51,7 @@ class ImageSource(msgspec.Struct):
         try:
             return from_base64(self.data)
         except ValueError as error:
-            raise BadRequest(f"invalid base64 image data: {error}") from None
+            raise BadRequest(f"{_IMAGE_ERROR}{error}") from None
 
 
 class ImageBlock(_Block, tag="image"):
@@ -182,6 +185,7 @@ class CountTokensRequest(msgspec.Struct, kw_only=True):
     """
 
     is_exact: ClassVar[bool] = True
+    image_error: ClassVar[str] = _IMAGE_ERROR
 
     model: str = ""
     messages: list[MessageParam] = []

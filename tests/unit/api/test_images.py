@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api import decode as decoding
+from ollama_async.api.anthropic import MessagesRequest
 from ollama_async.api.data_urls import decode_image_url
 from ollama_async.api.decode import decode, decode_apart, restore_images
 from ollama_async.api.ollama import ChatRequest, GenerateRequest, Message
@@ -183,3 +184,29 @@ def test_a_body_means_the_same_whatever_its_size(sent, text, is_last):
         assert len(body) - sum(map(len, large)) + 24 * len(large) > 1000 or len(text) >= LEAST_BYTES
     else:
         assert request == expected
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_truncated_image_is_refused_alike_whatever_its_size(cut):
+    def complaint(image, kind, padding):
+        source = {"type": "base64", "media_type": "image/png", "data": image}
+        content = [{"type": "image", "source": source}]
+        if kind is GenerateRequest:
+            fields = {"images": [image], "prompt": "x" * padding}
+        else:
+            fields = {
+                "messages": [{"role": "user", "content": content}],
+                "metadata": {"user_id": "x" * padding},
+            }
+        body = json.dumps(fields).encode()
+        with pytest.raises(BadRequest) as refused:
+            decode(body, kind).messages[0].content[0].source.decode()
+        return refused.value.message
+
+    image = encoded(bytes(LEAST_BYTES))[:-cut]
+    assert len(image) > LEAST_BYTES
+    prefixes = {GenerateRequest: "", MessagesRequest: "invalid base64 image data: "}
+    for kind, prefix in prefixes.items():
+        alone, among_more = complaint(image, kind, 0), complaint(image, kind, 900)
+        assert alone == among_more
+        assert alone.startswith(f"{prefix}illegal base64 data at input byte 10")
