@@ -6,6 +6,7 @@ Blocks are told apart by their ``type``. Fields that are not declared are accept
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -240,6 +241,21 @@ class MessagesResponse(msgspec.Struct, tag="message", tag_field="type", kw_only=
 
 class CountTokensResponse(msgspec.Struct):
     input_tokens: int
+
+
+class ModelInfo(msgspec.Struct, tag="model", tag_field="type"):
+    id: str
+    display_name: str
+    created_at: datetime
+
+
+class ModelList(msgspec.Struct, kw_only=True):
+    """All of them, on one page."""
+
+    data: list[ModelInfo]
+    has_more: bool = False
+    first_id: str | None
+    last_id: str | None
 
 
 class ErrorDetails(msgspec.Struct):

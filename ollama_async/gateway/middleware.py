@@ -101,13 +101,13 @@ async def _not_found(request: web.Request) -> web.Response:
         if match.http_exception is None:
             status = 301 if request.method == hdrs.METH_GET else 307
             return web.Response(status=status, headers={"Location": str(target)})
-    if protocol_of(request.path) is Protocol.OLLAMA:
+    if protocol_of(request.path, request.headers) is Protocol.OLLAMA:
         return _plain_response(404, "404 page not found")
     return _error(request, NotFound("there is no such route"))
 
 
 def _method_not_allowed(request: web.Request, allowed: str) -> web.Response:
-    if protocol_of(request.path) is Protocol.OLLAMA:
+    if protocol_of(request.path, request.headers) is Protocol.OLLAMA:
         return _plain_response(405, "405 method not allowed", Allow=allowed)
     response = _error(request, MethodNotAllowed(f"this route takes {allowed}"))
     response.headers["Allow"] = allowed
@@ -129,7 +129,7 @@ def _internal_error(request: web.Request) -> web.Response:
 
 
 def _error(request: web.Request, error: ServerError) -> web.Response:
-    return error_response(error, protocol_of(request.path), request[REQUEST_ID])
+    return error_response(error, protocol_of(request.path, request.headers), request[REQUEST_ID])
 
 
 def abort_connection(request: web.Request) -> web.Response:

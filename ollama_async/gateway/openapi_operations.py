@@ -70,7 +70,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="Server", summary="A page that shows this description", text="text/html"
     ),
     ("GET", "/api/tags"): Operation(
-        tag="Models", summary="The models in the store", answer=ollama_models.ListResponse
+        tag="Models",
+        summary="The models in the store",
+        answer=ollama_models.ListResponse,
     ),
     ("GET", "/api/ps"): Operation(
         tag="Models", summary="The models in memory", answer=ollama_models.ProcessResponse
@@ -255,10 +257,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         text="text/plain",
     ),
     ("GET", "/v1/models"): Operation(
-        tag="OpenAI", summary="The models in the store", answer=openai.ModelList
+        tag="OpenAI",
+        summary="The models in the store (Anthropic's shape for its clients)",
+        answer=openai.ModelList,
     ),
     ("GET", "/v1/models/{id:.+}"): Operation(
-        tag="OpenAI", summary="One model of the store", answer=openai.Model
+        tag="OpenAI",
+        summary="One model of the store (Anthropic's shape for its clients)",
+        answer=openai.Model,
     ),
     ("POST", "/v1/messages"): Operation(
         tag="Anthropic",

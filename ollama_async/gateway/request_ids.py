@@ -22,6 +22,7 @@ def new_request_id() -> str:
 
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """For ``on_response_prepare``."""
-    header, request_id = _HEADERS.get(protocol_of(request.path)), request.get(REQUEST_ID)
+    header = _HEADERS.get(protocol_of(request.path, request.headers))
+    request_id = request.get(REQUEST_ID)
     if header and request_id:
         response.headers[header] = request_id

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, completions and models: requests in Ollama's terms.
+"""OpenAI's chat completions and completions: requests in Ollama's terms.
 
 Both generate as ``/api/chat`` and ``/api/generate`` do. As in Ollama, an absent ``temperature`` or
 ``top_p`` is 1, whatever the model's parameters are. A field that the server cannot obey is a 400
@@ -13,13 +13,11 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from ollama_async.api import encode, openai
+from ollama_async.api import openai
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.api.options import check_parameters
 from ollama_async.core.errors import BadRequest
-from ollama_async.core.model_names import ModelName
 from ollama_async.gateway.handlers.generation import Call, GenerationRoute, respond
-from ollama_async.gateway.handlers.models import find_model, list_models
 from ollama_async.gateway.handlers.openai_messages import (
     check_functions,
     choose_tools,
@@ -29,8 +27,6 @@ from ollama_async.gateway.handlers.openai_messages import (
 )
 from ollama_async.gateway.job_builder import Extras
 from ollama_async.gateway.response_formats.openai import OpenAIChatFormat, OpenAICompletionFormat
-from ollama_async.gateway.responses import json_response
-from ollama_async.store.model import ModelListEntry
 
 R = TypeVar("R", ChatRequest, GenerateRequest)
 
@@ -276,28 +272,3 @@ _CHAT = GenerationRoute(
 _COMPLETION = GenerationRoute(
     kind=openai.CompletionRequest, translate=_translate_completion, extra_bytes=_choice_bytes
 )
-
-
-# --------------------------------------------------------------------------- models
-
-
-async def models(request: web.Request) -> web.Response:
-    return await list_models(request, _model_list)
-
-
-def _model_list(found: list[ModelListEntry]) -> bytes:
-    return encode.to_json(openai.ModelList(data=[_model(entry.name, entry) for entry in found]))
-
-
-async def model(request: web.Request) -> web.Response:
-    """The model of this name, which is repeated as it was asked for."""
-    name = request.match_info["id"]
-    return json_response(encode.to_json(_model(name, await find_model(request.app, name))))
-
-
-def _model(name: str, entry: ModelListEntry) -> openai.Model:
-    return openai.Model(
-        id=name,
-        created=int(entry.modified_at),
-        owned_by=ModelName.parse(entry.name).namespace,
-    )

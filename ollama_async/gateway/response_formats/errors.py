@@ -2,12 +2,13 @@
 
 - Ollama, ``/api/…`` and all else: ``{"error": "…"}``, with a ``signin_url`` for a 401.
 - OpenAI, ``/v1/…``: ``{"error": {"message", "type", "param", "code"}}``.
-- Anthropic, ``/v1/messages…``: ``{"type": "error", "error": {"type", "message"}, "request_id"}``.
+- Anthropic, ``/v1/messages…``: ``{"type": "error", "error": {"type", "message"}, "request_id"}``;
+  also ``/v1/models…`` for its clients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from enum import Enum
 
 import msgspec
@@ -20,6 +21,9 @@ CONTEXT_CODE = "context_length_exceeded"
 
 THREAD_CODE = "thread_unsupported_request"
 """Anthropic's code, on which clients send the whole conversation."""
+
+ANTHROPIC_VERSION = "Anthropic-Version"
+"""A header that each client of Anthropic's API sends."""
 
 _OPENAI_TYPES = {404: "not_found_error"}
 _ANTHROPIC_TYPES = {
@@ -38,9 +42,13 @@ class Protocol(Enum):
     ANTHROPIC = "anthropic"
 
 
-def protocol_of(path: str) -> Protocol:
-    """The protocol to which the path of a request belongs, also if there is no such route."""
-    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+def protocol_of(path: str, headers: Container[str] = ()) -> Protocol:
+    """The protocol to which the path of a request belongs, also if there is no such route. Of those
+    that have ``/v1/models``, its ``headers`` tell.
+    """
+    if f"{path}/".startswith("/v1/messages/"):
+        return Protocol.ANTHROPIC
+    if f"{path}/".startswith("/v1/models/") and ANTHROPIC_VERSION in headers:
         return Protocol.ANTHROPIC
     return Protocol.OPENAI if path == "/v1" or path.startswith("/v1/") else Protocol.OLLAMA
 
