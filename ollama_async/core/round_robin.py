@@ -20,6 +20,9 @@ class RoundRobin(Generic[K, T]):
     def __len__(self) -> int:
         return len(self._client_of)
 
+    def __contains__(self, key: object) -> bool:
+        return key in self._client_of
+
     def __iter__(self) -> Iterator[T]:
         """Every item, client by client."""
         for items in self._clients.values():
@@ -42,6 +45,14 @@ class RoundRobin(Generic[K, T]):
         del self._client_of[key]
         if items:
             self._clients[client] = items
+        return item
+
+    def take_item(self, key: K) -> T:
+        """Remove and return this item, and end its client's turn; there must be one."""
+        client = self._client_of[key]
+        item = self._clients[client][key]
+        self.remove(key)
+        self.move_to_end(client)
         return item
 
     def move_to_end(self, client: str) -> None:

@@ -161,6 +161,8 @@ class EngineLoop:
             begun = [each for each in ordered if self._begin(each) and self._can_go_on(each)]
             ready = [each for each in begun if each.is_encoded]
             is_waiting = len(ready) < len(begun)
+            if is_waiting:
+                self._demand_embeddings([each for each in begun if each not in ready])
             is_alone = not decoding and len(self._prefilling) == 1
             if ready and ready[0].next_piece is not None:
                 self._read_piece(ready[0], *ready[0].next_piece, len(decoding), is_alone=is_alone)
@@ -191,6 +193,15 @@ class EngineLoop:
             decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
         self._accept_tokens(decoding, sampled, ended_ns)
         return True
+
+    def _demand_embeddings(self, sequences: list[RunningSequence]) -> None:
+        """Of the pieces that come next in prompts that cannot go on without them."""
+        if self._encoder is not None:
+            self._encoder.set_needed(
+                (following[0].media, sequence.request.client)
+                for sequence in sequences
+                if (following := sequence.next_piece) is not None
+            )
 
     def _can_go_on(self, sequence: RunningSequence) -> bool:
         """False if the piece that comes next could not be encoded; then the request has failed."""
@@ -231,7 +242,8 @@ class EngineLoop:
         self._planner.end_turn(sequence)
         self._planner.observe(0, size, (ended_ns - begun_ns) / 1e9)
         complete = self._advance_prefill([(sequence, size)], begun_ns, ended_ns)
-        sequence.request.free_embeddings(sequence.prefilled)
+        if self._encoder is not None:
+            self._encoder.free_before(sequence.prefilled, sequence.request.pieces)
         self._accept_tokens(complete, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:

@@ -56,15 +56,6 @@ class PreparedRequest(msgspec.Struct, frozen=True):
         """``tokens`` without the places of images and recordings, whose numbers are negative."""
         return [token for token in tokens if token >= 0] if self.pieces else tokens
 
-    def free_embeddings(self, begin: int) -> None:
-        """Of images and recordings that have nothing from ``begin`` on in the prompt: an answer may
-        take long, and a context full of them has a hundred megabytes.
-        """
-        needed = {id(each.media) for at, each in self.pieces.items() if at + each.length > begin}
-        for piece in self.pieces.values():
-            if id(piece.media) not in needed:
-                piece.media.embeddings = ()
-
 
 P = TypeVar("P")
 

@@ -18,7 +18,7 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -42,6 +42,10 @@ FILE_LIMIT_BYTES = 64 << 20
 
 CACHE_BYTES = 256 << 20
 """Of embeddings that are kept; an image has 1 to 10 MB of them."""
+
+AHEAD_BYTES = 128 << 20
+"""Of embeddings that no slot has read yet. While prompts have more, only those are made for which
+a prompt waits now."""
 
 _LAYOUTS = 4096
 
@@ -174,7 +178,11 @@ def read_file(projector: Projector, data: bytes) -> Pixels | Samples:
 
 
 class MediaEncoder:
-    """Makes embeddings. ``notify`` is called from its thread after each file."""
+    """Makes embeddings. ``notify`` is called from its thread after each file.
+
+    Requests hold at most :data:`AHEAD_BYTES` of them, and one file's more for each slot: none waits
+    for another to be read.
+    """
 
     def __init__(self, projector: Projector, notify: Callable[[], None]) -> None:
         self._projector = projector
@@ -182,25 +190,58 @@ class MediaEncoder:
         self._cache: BoundedCache[bytes, Sequence[PieceEmbeddings]] = BoundedCache(
             _LAYOUTS, CACHE_BYTES
         )
-        self._waiting: RoundRobin[int, Media] = RoundRobin()
         self._changed = threading.Condition()
+        # all by id(media)
+        self._waiting: RoundRobin[int, Media] = RoundRobin()
+        self._needed: frozenset[int] = frozenset()  # a prompt waits for them now
+        self._held: dict[int, int] = {}  # bytes of embeddings
+        self._held_bytes = 0
+        self._encoding: Media | None = None
         self._is_closed = False
 
+    # The step thread
+
     def request(self, media: Media, client: str) -> None:
-        """Make its embeddings, unless they are cached. Once for each ``media``."""
-        cached = self._cache.get(media.digest)
-        if cached is not None:
-            media.embeddings = cached
-            return
+        """Make its embeddings, unless they are cached. Does nothing if that was requested before,
+        and they have not been freed since.
+        """
         with self._changed:
-            self._waiting.put(client, id(media), media)
-            self._changed.notify()
+            if media is self._encoding or id(media) in self._held or media.error:
+                return
+            cached = self._cache.get(media.digest)
+            if cached is not None and self._held_bytes < AHEAD_BYTES:
+                self._waiting.remove(id(media))
+                self._hold(media, cached)
+            elif id(media) not in self._waiting:
+                self._waiting.put(client, id(media), media)
+                self._changed.notify()
 
     def request_after(self, begin: int, pieces: Mapping[int, MediaPiece], client: str) -> None:
         """:meth:`request` all that have a piece at ``begin`` or after it in a prompt."""
         waited_for = {id(piece.media): piece.media for at, piece in pieces.items() if at >= begin}
         for media in waited_for.values():
             self.request(media, client)
+
+    def set_needed(self, needed: Iterable[tuple[Media, str]]) -> None:
+        """Prompts of these clients cannot go on without these, until the next call."""
+        needed = list(needed)
+        for media, client in needed:
+            self.request(media, client)
+        with self._changed:
+            self._needed = frozenset(id(media) for media, _ in needed)
+            self._changed.notify()
+
+    def free_before(self, begin: int, pieces: Mapping[int, MediaPiece]) -> None:
+        """A prompt has been read up to ``begin``: free the embeddings that it does not need any
+        more, and while there are too many, those that it needs again later.
+        """
+        read = {id(piece.media): piece.media for at, piece in pieces.items() if at < begin}
+        needed = [id(each.media) for at, each in pieces.items() if at + each.length > begin]
+        with self._changed:
+            for media in read.values():
+                is_full = self._held_bytes > AHEAD_BYTES
+                if id(media) not in (needed[:1] if is_full else needed):
+                    self._free(media)
 
     def call_off(self, pieces: Mapping[int, MediaPiece]) -> None:
         """Nobody waits for these any more. Files that are not being encoded yet are forgotten at
@@ -209,26 +250,44 @@ class MediaEncoder:
         with self._changed:
             for piece in pieces.values():
                 self._waiting.remove(id(piece.media))
+                self._free(piece.media)
+                if piece.media is self._encoding:
+                    self._encoding = None
+
+    # The encoder's own thread
 
     def run(self) -> None:
         """Until :meth:`close`."""
         _yield_to_steps()
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._is_closed)
+                self._changed.wait_for(lambda: self._is_closed or self._next() is not None)
                 if self._is_closed:
                     return
-                media = self._waiting.take()
-            self._encode(media)
-            self._notify()
+            self.encode_next()
+
+    def encode_next(self) -> None:
+        """What is to be encoded now, if there is anything."""
+        with self._changed:
+            media = self._encoding = self._next()
+            if media is None:
+                return
+            self._waiting.take_item(id(media))
+        embeddings = self._encode(media)
+        with self._changed:
+            if media is self._encoding and embeddings is not None:  # else called off, or failed
+                self._hold(media, embeddings)
+            self._encoding = None
+        self._notify()
 
     def close(self) -> None:
-        """Make :meth:`run` return after the file that it is encoding."""
+        """Make :meth:`run` return after the file that it is encoding. Any thread."""
         with self._changed:
             self._is_closed = True
             self._changed.notify()
 
-    def _encode(self, media: Media) -> None:
+    def _encode(self, media: Media) -> Sequence[PieceEmbeddings] | None:
+        """The embeddings; None if that failed."""
         embeddings = self._cache.get(media.digest)
         if embeddings is None:
             try:
@@ -237,11 +296,31 @@ class MediaEncoder:
             except (EngineError, BadRequest, MemoryError) as error:
                 print(f"encoding an image or recording failed: {error!r}", file=sys.stderr)  # noqa: T201  # stderr is the log
                 media.error = f"encoding the image or recording failed: {error}"
-                return
+                return None
             _give_back_memory()
-            size = sum(each.vectors.nbytes for each in embeddings)
-            self._cache.put(media.digest, embeddings, size)
+            self._cache.put(media.digest, embeddings, _size(embeddings))
+        return embeddings
+
+    # With the lock held
+
+    def _next(self) -> Media | None:
+        if self._held_bytes < AHEAD_BYTES:
+            return next(self._waiting.heads(), None)
+        return next((media for media in self._waiting if id(media) in self._needed), None)
+
+    def _hold(self, media: Media, embeddings: Sequence[PieceEmbeddings]) -> None:
         media.embeddings = embeddings
+        self._held[id(media)] = _size(embeddings)
+        self._held_bytes += self._held[id(media)]
+
+    def _free(self, media: Media) -> None:
+        media.embeddings = ()
+        self._held_bytes -= self._held.pop(id(media), 0)
+        self._changed.notify()
+
+
+def _size(embeddings: Sequence[PieceEmbeddings]) -> int:
+    return sum(each.vectors.nbytes for each in embeddings)
 
 
 _libc = ctypes.CDLL(None)

@@ -4,10 +4,11 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ollama_async.core.conversation import Logprobs
+from ollama_async.workers.child import media as media_module
 from ollama_async.workers.child.batching import MIN_CHUNK
 from ollama_async.workers.child.engines.engine import PieceEmbeddings
 from ollama_async.workers.child.media import Media, MediaEncoder, MediaPiece
@@ -20,12 +21,16 @@ class Encoder(MediaEncoder):
     """Notes what is requested; the test makes the embeddings."""
 
     def __init__(self):
+        super().__init__(None, None)
         self.requested = []
         self.called_off = []
         self.is_causal = False
 
     def request(self, media, client):
         self.requested.append((media, client))
+
+    def set_needed(self, needed):
+        pass
 
     def call_off(self, pieces):
         self.called_off += [piece.media for piece in pieces.values()]
@@ -298,7 +303,7 @@ def with_images(number, beginning, images, end, count, **more):
     tokens, pieces = list(range(beginning)), {}
     for which in images:
         size = IMAGE_SIZES[which]
-        pieces[len(tokens)] = MediaPiece(Media(b"", b"", ()), 0, size)
+        pieces[len(tokens)] = MediaPiece(Media(b"", bytes([which]), ()), 0, size)
         tokens += [-100 * (which + 1) - at for at in range(size)]
     tokens += [number % 50] * end
     return prepared(number, tokens, count, num_ctx=80, pieces=pieces, **more)
@@ -324,11 +329,11 @@ media_events = st.lists(
 )
 
 
-def play(harness, history):
-    """The requests of the history, by number."""
+def play(harness, history, begin=0):
+    """The requests of the history, by number, after ``begin`` earlier ones."""
     requests = {}
     for event in history:
-        number = len(requests) + 1
+        number = begin + len(requests) + 1
         match event:
             case ("new", beginning, images, end, count, client):
                 requests[number] = with_images(number, beginning, images, end, count, client=client)
@@ -377,3 +382,184 @@ def test_whatever_happens_to_images_each_request_ends_once_with_its_own_text(
     assert engine.begun == [False] * 3
     for slot, cached in zip(harness.engine_loop.slots.all, engine.cache, strict=True):
         assert slot.tokens == cached
+
+
+# -- embeddings that no slot has read yet ---------------------------------------------------------
+
+AHEAD = 1000
+FILE = 30 * 4 * 8
+
+
+class ThreadlessEncoder(MediaEncoder):
+    """Embeddings of each file have :data:`FILE` bytes; the test says when one is made."""
+
+    def __init__(self, harness):
+        super().__init__(None, harness.mailbox.notify)
+        self.is_causal = self.fails = self.is_caching = False
+        self.made = 0
+
+    def _encode(self, media):
+        self.made += 1
+        if self.fails:
+            media.error = "no"
+            return None
+        made = [PieceEmbeddings(np.zeros((30, 8), np.float32), 30, self.is_causal)]
+        if self.is_caching:
+            self._cache.put(media.digest, made, FILE)
+        return made
+
+    def encode_all(self, *, fails=False):
+        self.fails = fails
+        while self._next() is not None:
+            self.encode_next()
+        self.fails = False
+
+
+@pytest.fixture
+def bounded(fake_engine, monkeypatch):
+    """A loop of three slots with such an encoder."""
+    monkeypatch.setattr(media_module, "AHEAD_BYTES", AHEAD)
+    harness = LoopHarness(fake_engine(slots=3, num_ctx=80, batch_size=3 + MIN_CHUNK))
+    harness.engine_loop._encoder = ThreadlessEncoder(harness)
+    return harness
+
+
+def held_bytes(requests):
+    media = {id(each.media): each.media for one in requests for each in one.pieces.values()}
+    return sum(part.vectors.nbytes for each in media.values() for part in each.embeddings)
+
+
+def test_encoding_ahead_pauses_until_embeddings_are_read(bounded):
+    encoder = bounded.engine_loop._encoder
+    request = with_images(1, 0, [0] * 9, 3, 5)
+    bounded.put(request)
+    bounded.iterate()
+    for _ in range(9):
+        encoder.encode_next()
+    assert (encoder.made, held_bytes([request])) == (2, 2 * FILE)
+    for _ in range(20):
+        bounded.iterate()
+        encoder.encode_next()
+        assert held_bytes([request]) <= 2 * FILE
+    bounded.finish(1)
+    assert bounded.texts()[1] == answer_to(request.tokens, 5)
+    assert encoder.made == 9
+
+
+def test_each_slot_gets_its_next_image_though_another_holds_many(bounded):
+    """The first prompt still reads text."""
+    encoder = bounded.engine_loop._encoder
+    many, one = with_images(1, 40, [0] * 9, 3, 5, client="a"), with_images(2, 0, [1, 1], 3, 5)
+    bounded.put(many)
+    bounded.iterate()
+    encoder.encode_next()
+    encoder.encode_next()
+    bounded.put(one)
+    bounded.iterate()
+    first, second = (piece.media for piece in one.pieces.values())
+    assert held_bytes([many]) == 2 * FILE
+    for _ in range(4):
+        encoder.encode_next()
+    assert first.embeddings
+    assert not second.embeddings
+    assert held_bytes([many, one]) <= 3 * FILE
+
+
+def test_a_cancelled_request_frees_its_share(bounded):
+    encoder = bounded.engine_loop._encoder
+    one, other = with_images(1, 30, [0] * 3, 3, 5), with_images(2, 30, [1] * 3, 3, 5)
+    bounded.put(one, other)
+    bounded.iterate()
+    for _ in range(6):
+        encoder.encode_next()
+    assert held_bytes([one]) == 2 * FILE
+    bounded.mailbox.cancel(Cancel(1))
+    bounded.iterate()
+    assert held_bytes([one]) == 0
+    encoder.encode_next()
+    assert held_bytes([other]) == FILE
+
+
+def test_an_image_that_is_being_encoded_for_nobody_is_not_held(bounded):
+    encoder = bounded.engine_loop._encoder
+    request = with_images(1, 30, [0], 3, 5)
+    bounded.put(request)
+    bounded.iterate()
+    encode = encoder._encode
+
+    def cancelled_meanwhile(media):
+        bounded.mailbox.cancel(Cancel(1))
+        bounded.iterate()
+        return encode(media)
+
+    encoder._encode = cancelled_meanwhile
+    encoder.encode_next()
+    assert held_bytes([request]) == encoder._held_bytes == 0
+
+
+def test_images_that_come_again_are_made_again_rather_than_held(bounded):
+    encoder = bounded.engine_loop._encoder
+    images = [Media(b"", bytes([which]), ()) for which in range(4)]
+    pieces = {8 * at: MediaPiece(images[at % 4], 0, 8) for at in range(8)}
+    request = prepared(1, [*range(-64, 0), 1], 3, num_ctx=80, pieces=pieces)
+    bounded.put(request)
+    while 1 not in bounded.ends():
+        bounded.iterate()
+        encoder.encode_next()
+        assert held_bytes([request]) <= 3 * FILE
+    assert bounded.texts()[1] == answer_to(request.tokens, 3)
+
+
+many_images = st.tuples(
+    st.just("new"),
+    st.integers(0, 10),
+    st.lists(st.integers(0, 2), min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.integers(1, 12),
+    st.sampled_from("ab"),
+)
+crowded_events = st.lists(
+    st.one_of(
+        many_images,
+        st.tuples(st.just("encode"), st.just(value=False)),
+        st.tuples(st.just("turn"), st.integers(1, 3)),
+        st.tuples(st.just("cancel"), st.integers(1, 20)),
+        st.tuples(st.just("text"), st.integers(1, 40), st.integers(1, 30)),
+    ),
+    min_size=15,
+    max_size=40,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    history=crowded_events,
+    is_causal=st.booleans(),
+    is_caching=st.booleans(),
+    ahead=st.sampled_from([1, 2 * FILE]),
+)
+def test_whatever_happens_embeddings_are_bounded_and_no_request_is_stuck(
+    fake_engine, monkeypatch, history, is_causal, is_caching, ahead
+):
+    monkeypatch.setattr(media_module, "AHEAD_BYTES", ahead)
+    harness = LoopHarness(fake_engine(slots=3, num_ctx=80, batch_size=3 + MIN_CHUNK))
+    encoder = harness.engine_loop._encoder = ThreadlessEncoder(harness)
+    encoder.is_causal, encoder.is_caching = is_causal, is_caching
+    requests = {}
+
+    def check():
+        held = held_bytes(requests.values())
+        assert held == encoder._held_bytes < ahead + 4 * FILE
+
+    for event in history:
+        requests |= play(harness, [event], len(requests))
+        check()
+    for _ in range(1000):
+        if set(requests) <= set(harness.ends()):
+            break
+        encoder.encode_all()
+        check()
+        harness.iterate()
+        check()
+    assert set(requests) <= set(harness.ends())
+    assert held_bytes(requests.values()) == 0

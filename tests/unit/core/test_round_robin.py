@@ -32,3 +32,14 @@ def test_a_client_whose_turn_is_over_goes_behind_all_others():
     queue.move_to_end("a")
     queue.move_to_end("nobody")
     assert list(queue.heads()) == ["b2", "a0"]
+
+
+def test_an_item_that_is_taken_out_of_order_ends_its_clients_turn():
+    queue = filled("aaab")
+    assert queue.take_item(1) == "a1"
+    assert 1 not in queue
+    assert 2 in queue
+    assert [queue.take() for _ in range(3)] == ["b3", "a0", "a2"]
+    queue.put("c", 9, "c9")
+    assert queue.take_item(9) == "c9"
+    assert not queue
