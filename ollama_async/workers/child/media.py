@@ -58,6 +58,9 @@ as there are cores, and each waits for the slowest."""
 
 LEAST_AUDIO_S = 0.05
 
+SAMPLE_LIMIT = 1 << 32
+"""Samples are between -1 and 1, or integers of 32 bits as floats. Spectra have their squares."""
+
 _PLACE_BITS = 32
 _DIGEST_BYTES = 16
 
@@ -166,8 +169,8 @@ def read_file(projector: Projector, data: bytes) -> Pixels | Samples:
             raise BadRequest(str(error)) from None
         if len(samples) < projector.sample_rate * LEAST_AUDIO_S:  # the library aborts on nothing
             raise BadRequest("the recording is too short")
-        if not np.isfinite(samples).all():
-            raise BadRequest("the recording has samples that are not finite")
+        if not (np.abs(samples) <= SAMPLE_LIMIT).all():  # false for NaN, too
+            raise BadRequest("the recording has samples out of range")
         return samples
     if not images.is_image(data) and projector.sample_rate:
         pictures = f", {images.FORMATS}" if projector.sees else ""
