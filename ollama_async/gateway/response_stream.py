@@ -13,8 +13,8 @@ a client that keeps up gets one object per delta, and nothing is dropped. Buffer
 (:class:`~ollama_async.gateway.client_budgets.Reservation`); an answer that buffers too much fails.
 
 A request may have several choices: answers to the same prompt, or to several. Each is a job with a
-:meth:`ResponseStream.sink` of its own. The response ends with the last of them, or with the first
-that fails.
+:meth:`ResponseStream.sink` of its own. The client learns at once when one of them ends. The
+response ends with the last of them, or with the first that fails.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from ollama_async.gateway.client_budgets import FREE_BYTES, Reservation
 from ollama_async.gateway.response_formats import (
     AnswerContent,
     Delta,
+    FinalAnswer,
     ResponseFormat,
     content_of,
     write_deltas,
@@ -118,6 +119,7 @@ class ResponseStream:
         self._is_due = not is_streamed
         self.is_sealed = False
         self._deltas: list[list[Delta]] = [[] for _ in range(choices)]
+        self._ended: dict[int, FinalAnswer] = {}  # by choice; not written yet
         self._has_begun = False
         self._is_plain = choices == 1  # all deltas so far are text
         self._calls = [False] * choices
@@ -170,6 +172,7 @@ class ResponseStream:
     def finished(self, finish: Finish, choice: int = 0) -> None:
         if self.error is None:
             self.finishes[choice] = finish
+            self._ended[choice] = FinalAnswer(finish=finish, has_calls=self._calls[choice])
         self._wake()
 
     def failed(self, error: ServerError) -> None:
@@ -223,7 +226,8 @@ class ResponseStream:
         return self._write_objects(*self._take_deltas())
 
     async def take_objects_off_loop(self) -> bytes:
-        """As :meth:`take_objects`, in a thread. Nothing else may be taken meanwhile."""
+        """As :meth:`take_objects`, in a thread. Meanwhile deltas are kept."""
+        self._transport = None
         return await run_in_thread(self._write_objects, *self._take_deltas())
 
     async def wait(self) -> None:
@@ -253,7 +257,7 @@ class ResponseStream:
         self._transport, self._protocol = transport, request.protocol
         self._is_chunked = request.version.minor > 0
         self._is_due = False
-        if self.has_deltas:
+        if self.has_deltas or self._ended:
             data = self.take_objects()
             self.buffered_bytes = len(data)
             self._write(transport, data)
@@ -294,18 +298,23 @@ class ResponseStream:
 
     # -- private ---------------------------------------------------------------------------------
 
-    def _take_deltas(self) -> tuple[bool, list[list[Delta]]]:
-        """Whether the response begins with them, and those of each choice."""
+    def _take_deltas(self) -> tuple[bool, list[list[Delta]], dict[int, FinalAnswer]]:
+        """Whether the response begins with them, those of each choice, and the choices that end."""
         is_first, self._has_begun = not self._has_begun, True
         self.buffered_bytes = 0
         deltas, self._deltas = self._deltas, [[] for _ in self._formats]
-        return is_first, deltas
+        ended, self._ended = self._ended, {}
+        return is_first, deltas, ended
 
-    def _write_objects(self, is_first: bool, deltas: list[list[Delta]]) -> bytes:
+    def _write_objects(
+        self, is_first: bool, deltas: list[list[Delta]], ended: dict[int, FinalAnswer]
+    ) -> bytes:
         data = [self._formats[0].begin(self.start)] if is_first else []
-        for response_format, choice_deltas in zip(self._formats, deltas, strict=True):
-            if choice_deltas:
-                data += write_deltas(response_format, choice_deltas)
+        for choice, response_format in enumerate(self._formats):
+            if deltas[choice]:
+                data += write_deltas(response_format, deltas[choice])
+            if choice in ended:
+                data.append(response_format.ended(ended[choice]))
         return b"".join(data)
 
     def _is_next_token(self, choice: int) -> bool:

@@ -57,9 +57,10 @@ class ResponseFormat(Protocol):
 
     An instance belongs to one response and may keep its state. ``begin`` precedes the first delta
     of a stream and is sent with it. ``text`` gives whole objects of the stream, with their
-    separators, for a piece that is text alone, and ``content`` for one with anything else. ``last``
-    ends it, as ``error`` does. ``whole`` is the one JSON object without streaming, or something
-    else of the ``whole_type``.
+    separators, for a piece that is text alone, and ``content`` for one with anything else. An
+    answer's last piece is followed by ``ended``, and that of all answers by ``last``. It ends the
+    stream, as ``error`` does. ``whole`` is the one JSON object without streaming, or something else
+    of the ``whole_type``.
     """
 
     content_type: str
@@ -74,6 +75,9 @@ class ResponseFormat(Protocol):
 
     def choice(self, index: int) -> ResponseFormat:
         """What writes the deltas of this choice's answer; of choice 0, the format itself."""
+
+    def ended(self, answer: FinalAnswer, /) -> bytes:
+        """Its durations are left out."""
 
     def last(self, answers: Sequence[FinalAnswer]) -> bytes: ...
 
@@ -92,6 +96,9 @@ class SingleChoice:
 
     def choice(self, index: int) -> ResponseFormat:
         raise NotImplementedError(f"choice {index} of a response with one answer")
+
+    def ended(self, answer: FinalAnswer, /) -> bytes:  # noqa: ARG002  # ``last`` says it
+        return b""
 
 
 def content_of(deltas: Sequence[Delta]) -> AnswerContent:

@@ -73,11 +73,11 @@ class OpenAIFormat:
     def content(self, content: AnswerContent) -> bytes:
         raise NotImplementedError
 
+    def ended(self, answer: FinalAnswer) -> bytes:
+        raise NotImplementedError
+
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
-        events = [self._end(index, answer) for index, answer in enumerate(answers)]
-        if self._includes_usage:
-            events.append(self._counts(self._usage(answers)))
-        return b"".join([*events, DONE])
+        return (self._counts(self._usage(answers)) if self._includes_usage else b"") + DONE
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
         raise NotImplementedError
@@ -88,9 +88,6 @@ class OpenAIFormat:
 
     def prepare(self) -> None:
         """Make ``text`` for the choice of this index."""
-        raise NotImplementedError
-
-    def _end(self, index: int, answer: FinalAnswer) -> bytes:
         raise NotImplementedError
 
     def _counts(self, usage: openai.Usage) -> bytes:
@@ -191,9 +188,8 @@ class OpenAIChatFormat(OpenAIFormat):
             logprobs=_logprobs(answer.content.logprobs),
         )
 
-    def _end(self, index: int, answer: FinalAnswer) -> bytes:
-        delta = openai.AnswerMessage()
-        return encode.to_event(self._chunk(delta, index=index, reason=_chat_reason(answer)))
+    def ended(self, answer: FinalAnswer) -> bytes:
+        return encode.to_event(self._chunk(openai.AnswerMessage(), reason=_chat_reason(answer)))
 
     def _counts(self, usage: openai.Usage) -> bytes:
         return encode.to_event(self._chunk_of([], usage))
@@ -311,8 +307,8 @@ class OpenAICompletionFormat(OpenAIFormat):
     def _echo(self, index: int) -> str:
         return self._echoes[index // self._per_prompt]
 
-    def _end(self, index: int, answer: FinalAnswer) -> bytes:
-        choice = self._choice_of(index, "", reason=answer.finish.reason)
+    def ended(self, answer: FinalAnswer) -> bytes:
+        choice = self._choice_of(self.index, "", reason=answer.finish.reason)
         return encode.to_event(self._object([choice]))
 
     def _counts(self, usage: openai.Usage) -> bytes:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -28,7 +29,7 @@ from ollama_async.gateway.handlers import generation
 from ollama_async.gateway.handlers.openai_messages import read_messages
 from ollama_async.gateway.job_builder import build_chat_job
 from ollama_async.store.catalog import Catalog
-from tests.unit.gateway.conftest import answer_ok, make_post
+from tests.unit.gateway.conftest import DEADLINE_S, answer_ok, data_of_events, make_post
 
 PATH = "/v1/chat/completions"
 ASKED = [{"role": "user", "content": "hi"}]
@@ -322,6 +323,61 @@ async def test_one_choice_that_fails_ends_the_response(post, backend):
 
     assert json.loads(events[-1])["error"]["message"] == "gone"
     assert (await backend.job()).cancelled.is_set()
+
+
+@pytest.mark.parametrize("pieces", [["a"], []])
+async def test_the_client_learns_at_once_that_a_choice_has_ended(session, url, backend, pieces):
+    body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "n": 2, "stream": True}
+    asking = asyncio.ensure_future(session.post(f"{url}/v1/chat/completions", json=body))
+    first, second = await backend.job(), await backend.job()
+    first.start().send("a")
+    async with await asking as response:
+        await read_until(response, '"content":"a"')
+
+        second.start().send(*pieces).end("length")
+        ended = (await read_until(response, '"finish_reason":"length"'))["choices"][0]
+        assert (ended["index"], ended["delta"]) == (1, {})
+
+        first.send("b").end()
+        rest = data_of_events(await response.text())
+    said, end, done = rest
+    assert json.loads(said)["choices"][0]["delta"] == {"content": "b"}
+    assert json.loads(end)["choices"][0]["finish_reason"] == "stop"
+    assert done == "[DONE]"
+
+
+async def read_until(response, text):
+    """The first event that contains ``text``; what precedes it is dropped."""
+    async with asyncio.timeout(DEADLINE_S):
+        while text not in (event := await response.content.readuntil(b"\n\n")).decode():
+            pass
+    return json.loads(event.removeprefix(b"data: "))
+
+
+async def test_a_choice_that_fails_after_another_has_ended_gives_one_error(post, backend):
+    asking = asyncio.ensure_future(post(n=3, stream=True))
+    jobs = [await backend.job() for _ in range(3)]
+    jobs[0].start().send("a").end()
+    for job in jobs[1:]:
+        job.start().fail(WorkerDied("gone"))
+    _, events = await asking
+
+    choices = [json.loads(event).get("choices", [{}])[0] for event in events]
+    assert [each["index"] for each in choices if each.get("finish_reason")] == [0]
+    assert [index for index, event in enumerate(events) if "error" in json.loads(event)] == [
+        len(events) - 1
+    ]
+
+
+async def test_a_failure_after_an_empty_choice_has_a_status(post, backend):
+    asking = asyncio.ensure_future(post(n=2, stream=True))
+    first, second = await backend.job(), await backend.job()
+    first.start().end()
+    await asyncio.sleep(0)
+    second.start().fail(WorkerDied("gone"))
+    response, body = await asking
+
+    assert (response.status, body["error"]["message"]) == (500, "gone")
 
 
 # -- what reaches the queue -----------------------------------------------------------------------

@@ -143,8 +143,9 @@ def test_streamed_and_whole_answers_say_the_same(answers, model):
         for each in answers
     ]
     data = [response.begin(Start())]
-    for index, deltas in enumerate(answers):
-        data += write_deltas(response.choice(index) if index else response, deltas)
+    for index, (deltas, final) in enumerate(zip(answers, finals, strict=True)):
+        choice = response.choice(index) if index else response
+        data += [*write_deltas(choice, deltas), choice.ended(final)]
     chunks = events(b"".join([*data, response.last(finals)]), openai.ChatCompletionChunk)
     whole = msgspec.json.decode(response.whole(finals), type=openai.ChatCompletion)
 
@@ -166,7 +167,7 @@ def test_streamed_and_whole_answers_say_the_same(answers, model):
 def test_streamed_and_whole_completions_say_the_same(deltas):
     response = OpenAICompletionFormat("m", echoes=["p"], per_prompt=1, includes_usage=False)
     final = FinalAnswer(finish=Finish("stop", Usage(), []), content=content_of(deltas))
-    data = [response.begin(Start()), *write_deltas(response, deltas), response.last([final])]
+    data = [response.begin(Start()), *write_deltas(response, deltas), response.ended(final)]
     chunks = events(b"".join(data), openai.Completion)
     (whole,) = msgspec.json.decode(response.whole([final]), type=openai.Completion).choices
 
