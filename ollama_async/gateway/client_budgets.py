@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import operator
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -108,10 +108,14 @@ SEND_BUDGET: web.AppKey[SendBudget] = web.AppKey("send_budget", SendBudget)
 
 
 class Reservation:
-    """What one request holds of a budget, until the end of its context."""
+    """What one request holds of a budget, until the end of its context.
+
+    ``interrupt`` makes the handler end with an error, while there is one.
+    """
 
     def __init__(self, budget: ByteBudget, request: web.BaseRequest) -> None:
         self.size = 0
+        self.interrupt: Callable[[], object] | None = None
         self._budget = budget
         self._request = request
         self._is_aborted = False
@@ -135,10 +139,14 @@ class Reservation:
         self.size = size
 
     def abort(self) -> None:
-        """Release the bytes and close the connection whose answer holds them."""
+        """Release the bytes, and end the answer that holds them: by an error, or by closing the
+        connection if a part of it has been sent.
+        """
         self._is_aborted = True
         self._release()
-        if self._request.transport is not None:
+        if self.interrupt is not None and not self._request.writer.output_size:
+            self.interrupt()
+        elif self._request.transport is not None:
             self._request.transport.abort()
 
     def __enter__(self) -> Reservation:

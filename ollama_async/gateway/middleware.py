@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from time import perf_counter
 
 from aiohttp import hdrs, web
 
-from ollama_async.core.errors import MethodNotAllowed, NoAccount, NotFound, ServerError
+from ollama_async.core.errors import Busy, MethodNotAllowed, NoAccount, NotFound, ServerError
 from ollama_async.core.threads import run_in_thread
 from ollama_async.gateway.body import BODY_PROCESSOR
 from ollama_async.gateway.client_budgets import (
@@ -73,7 +74,7 @@ async def _answer(
     body_budget = request.app[BODY_PROCESSOR].budget
     try:
         with Reservation(body_budget, request) as request[BODY_RESERVATION]:
-            response = policy.check(request) or await handler(request)
+            response = policy.check(request) or await _handle(request, handler)
         return await send_if_long(request, response)
     except ServerError as error:
         if isinstance(error, NoAccount):
@@ -90,6 +91,22 @@ async def _answer(
         raise  # the client disconnected; or aiohttp's own answer
     except Exception:  # noqa: BLE001  # a bug must cost one request only
         return _internal_error(request)
+
+
+async def _handle(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """:raises Busy: nothing of the answer has been sent, and others need the memory it took."""
+    reservation = request[SEND_RESERVATION]
+    limit = asyncio.timeout(None)
+    try:
+        async with limit:
+            reservation.interrupt = partial(limit.reschedule, 0)
+            return await handler(request)
+    except TimeoutError:
+        if limit.expired():
+            raise Busy(request.app[SEND_BUDGET].busy_text) from None
+        raise
+    finally:
+        reservation.interrupt = None
 
 
 async def _not_found(request: web.Request) -> web.Response:

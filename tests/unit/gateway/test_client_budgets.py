@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from ollama_async.gateway.client_budgets import (
     FREE_BYTES,
     SEND_BUDGET,
     SEND_LIMIT_BYTES,
+    SEND_RESERVATION,
     Reservation,
     SendBudget,
     WaitAllowance,
@@ -25,7 +27,7 @@ from ollama_async.gateway.client_budgets import (
 from ollama_async.gateway.metrics import Metrics
 from ollama_async.gateway.middleware import build_middleware
 from ollama_async.gateway.origin_policy import OriginPolicy
-from tests.unit.gateway.conftest import FakeRequest
+from tests.unit.gateway.conftest import DEADLINE_S, FakeRequest
 
 ADDRESSES = [f"10.0.0.{n}" for n in (1, 2)] + [f"::ffff:10.0.0.{n}" for n in (3, 4)]
 ADDRESSES += ["2001:db8::1", "2001:db8::2", ""]
@@ -131,6 +133,44 @@ def test_an_aborted_answer_cannot_reserve_more():
         with pytest.raises(Busy):
             cut.reserve(2 << 20)
     assert budget.reserved_bytes == 0
+
+
+@pytest.mark.parametrize("stage", ["unsent", "begun"])
+async def test_an_answer_of_which_nothing_was_sent_is_aborted_with_a_status(
+    serve, session, application, stage
+):
+    held = asyncio.Event()
+
+    async def hold(request: web.Request) -> web.StreamResponse:
+        if stage == "begun":
+            response = web.StreamResponse()
+            await response.prepare(request)
+            await response.write(b"a")
+        request[SEND_RESERVATION].reserve(CLIENT_SEND_LIMIT_BYTES)
+        held.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    application.router.add_post("/v1/held", hold)
+    url = await serve(application)
+    asking = asyncio.ensure_future(session.post(f"{url}/v1/held"))
+    await asyncio.wait_for(held.wait(), DEADLINE_S)
+    budget = application[SEND_BUDGET]
+    with Reservation(budget, FakeRequest("10.0.0.2")) as second:
+        second.reserve(CLIENT_SEND_LIMIT_BYTES - FREE_BYTES)
+        with Reservation(budget, FakeRequest("10.0.0.3")) as third:
+            third.reserve(1 << 20)
+            async with await asyncio.wait_for(asking, DEADLINE_S) as answer:
+                if stage == "begun":
+                    with pytest.raises(aiohttp.ClientPayloadError):
+                        await answer.read()
+                    return
+                body = await answer.json()
+    assert (answer.status, body["error"]["message"]) == (503, budget.busy_text)
+    assert "Retry-After" in answer.headers
+    assert budget.reserved_bytes == 0
+    async with session.get(f"{url}/api/version") as response:
+        assert response.status == 200
 
 
 @pytest.mark.slow
