@@ -89,9 +89,9 @@ class OutputLimits:
 
     def __init__(self, num_ctx: int) -> None:
         self._num_ctx = num_ctx
-        self._left: dict[int, int] = {}
+        self._left: dict[int, int] = {}  # nothing before the start
         self._vectors_left: dict[int, int] = {}
-        self._unstarted: set[int] = set()
+        self._unstarted: dict[int, tuple[int, int]] = {}  # what each may send after its start
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -103,14 +103,12 @@ class OutputLimits:
         """The request was sent. ``num_predict``: its maximum of tokens; negative: none. ``vectors``
         and ``logprobs``: as in :class:`~ollama_async.queue.backend.Job`.
         """
-        if vectors:
-            self._vectors_left[request_id] = vectors
-        self._unstarted.add(request_id)
         tokens = _CONTEXTS * self._num_ctx
         if num_predict >= 0:
             tokens = min(tokens, num_predict)
         per_token = CHARACTERS_PER_TOKEN + logprobs * LOGPROB_BYTES
-        self._left[request_id] = tokens * per_token + SPARE_CHARACTERS
+        self._unstarted[request_id] = tokens * per_token + SPARE_CHARACTERS, vectors
+        self._left[request_id] = 0
 
     def start(self, started: messages.Started) -> None:
         """:raises ProtocolViolation: the request is unknown or already started, or the numbers are
@@ -118,15 +116,16 @@ class OutputLimits:
         """
         _check_numbers(started.prompt, started.cached)
         _check_part(started.cached, started.prompt)
-        try:
-            self._unstarted.remove(started.id)
-        except KeyError:
-            raise ProtocolViolation(
-                f"the worker started request {started.id} out of order"
-            ) from None
+        if started.id not in self._unstarted:
+            raise ProtocolViolation(f"the worker started request {started.id} out of order")
+        self._left[started.id], vectors = self._unstarted.pop(started.id)
+        if vectors:
+            self._vectors_left[started.id] = vectors
 
     def spend(self, items: Sequence[tuple[int, messages.Delta]]) -> None:
-        """:raises ProtocolViolation: a request is unknown, or has more output than it may."""
+        """:raises ProtocolViolation: a request is unknown or not yet started, or has more output
+        than it may.
+        """
         left = self._left
         for request_id, delta in items:
             if isinstance(delta, Vector):
@@ -135,12 +134,17 @@ class OutputLimits:
             size = len(delta) if isinstance(delta, str) else _size_of(delta)
             rest = left.get(request_id, -1) - size - 1
             if rest < 0:
-                raise ProtocolViolation(
-                    f"the worker sent more for request {request_id} than was requested"
-                    if request_id in left
-                    else f"the worker sent output for unknown request {request_id}"
-                )
+                raise self._overspent(request_id)
             left[request_id] = rest
+
+    def _overspent(self, request_id: int) -> ProtocolViolation:
+        if request_id not in self._left:
+            return ProtocolViolation(f"the worker sent output for unknown request {request_id}")
+        if request_id in self._unstarted:
+            return ProtocolViolation(f"the worker sent output before it started {request_id}")
+        return ProtocolViolation(
+            f"the worker sent more for request {request_id} than was requested"
+        )
 
     def _spend_vector(self, request_id: int, vector: Vector) -> None:
         _check_numbers(vector.index, vector.tokens)
@@ -155,7 +159,7 @@ class OutputLimits:
         if self._left.pop(request_id, None) is None:
             raise ProtocolViolation(f"the worker ended unknown request {request_id}")
         self._vectors_left.pop(request_id, None)
-        self._unstarted.discard(request_id)
+        self._unstarted.pop(request_id, None)
 
 
 class MessageRate:

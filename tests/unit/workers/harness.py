@@ -117,6 +117,9 @@ class FakeWorker:
             self.deliver(Started(request_id))
 
     def write(self, *items):
+        for request_id, _ in items:
+            if request_id in self.submitted:
+                self.begin(request_id)
         self.deliver(Deltas(list(items)))
 
     def answer(self, request_id, *texts, reason="stop"):

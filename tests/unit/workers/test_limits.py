@@ -36,6 +36,11 @@ def limits():
     return OutputLimits(CONTEXT)
 
 
+def start(limits, request_id, *asked, **more):
+    limits.begin(request_id, *asked, **more)
+    limits.start(messages.Started(request_id))
+
+
 @pytest.mark.parametrize(
     ("asked", "tokens"),
     [
@@ -46,7 +51,7 @@ def limits():
     ],
 )
 def test_text_is_bounded_by_the_requested_tokens(limits, asked, tokens):
-    limits.begin(1, asked)
+    start(limits, 1, asked)
     most = tokens * CHARACTERS_PER_TOKEN + SPARE_CHARACTERS
     limits.spend([(1, "x" * (most - 1))])
     with pytest.raises(ProtocolViolation, match="more for request 1 than was requested"):
@@ -69,7 +74,7 @@ def test_text_is_bounded_by_the_requested_tokens(limits, asked, tokens):
     ],
 )
 def test_every_kind_of_delta_is_counted(limits, delta):
-    limits.begin(1, 0)
+    start(limits, 1, 0)
     elements = len(delta.tokens) if isinstance(delta, Logprobs) else 1
     flood = [(1, delta)] * (SPARE_CHARACTERS // max(1, elements) + 1)
     with pytest.raises(ProtocolViolation):
@@ -77,21 +82,21 @@ def test_every_kind_of_delta_is_counted(limits, delta):
 
 
 def test_a_call_that_json_cannot_represent_is_a_violation(limits):
-    limits.begin(1, -1)
+    start(limits, 1, -1)
     with pytest.raises(ProtocolViolation, match="invalid tool call"):
         limits.spend([(1, ToolCallDelta(ToolCall(ToolFunction("f", {"a": object()}))))])
 
 
 def test_output_limits_are_per_request(limits):
-    limits.begin(1, 0)
-    limits.begin(2, 0)
+    start(limits, 1, 0)
+    start(limits, 2, 0)
     limits.spend([(1, "x" * (SPARE_CHARACTERS - 1)), (2, "x" * (SPARE_CHARACTERS - 1))])
     with pytest.raises(ProtocolViolation):
         limits.spend([(2, "x")])
 
 
 def test_logprobs_of_whole_vocabularies_are_counted(limits):
-    limits.begin(1, 0)
+    start(limits, 1, 0)
     limits.spend([(1, Logprobs([TokenLogprob(b"", 0.0, [(b"", 0.0)] * 8000)]))])
     with pytest.raises(ProtocolViolation):
         limits.spend([(1, Logprobs([TokenLogprob(b"", 0.0, [(b"", 0.0)] * 8000)]))])
@@ -99,7 +104,7 @@ def test_logprobs_of_whole_vocabularies_are_counted(limits):
 
 def test_logprobs_of_the_longest_tokens_are_no_violation(limits):
     """A client can make a model see nothing but blanks, whose tokens are the longest."""
-    limits.begin(1, 1000, logprobs=21)
+    start(limits, 1, 1000, logprobs=21)
     blanks = Logprobs([TokenLogprob(b" " * 256, -1.0, [(b" " * 256, -1.0)] * 20)])
     for _ in range(10 * CONTEXT):
         limits.spend([(1, blanks), (1, " " * 256)])
@@ -108,21 +113,21 @@ def test_logprobs_of_the_longest_tokens_are_no_violation(limits):
 
 
 def test_a_request_gets_as_many_vectors_as_it_has_inputs(limits):
-    limits.begin(1, 0, vectors=2)
-    limits.begin(2, 0)
+    start(limits, 1, 0, vectors=2)
+    start(limits, 2, 0)
     limits.spend([(1, Vector(0, b"x" * 100_000, 1)), (1, Vector(1, b"", 1))])
     for number in (1, 2):
         with pytest.raises(ProtocolViolation, match=f"a vector too many for request {number}"):
             limits.spend([(number, Vector(0, b"", 1))])
     limits.end(1)
-    limits.begin(1, 0)
+    start(limits, 1, 0)
     with pytest.raises(ProtocolViolation, match="a vector too many"):
         limits.spend([(1, Vector(0, b"", 1))])
 
 
 @pytest.mark.parametrize("logprob", [math.nan, math.inf, -math.inf, 1e-9])
 def test_a_logprob_of_no_probability_is_a_violation(limits, logprob):
-    limits.begin(1, -1)
+    start(limits, 1, -1)
     for named in (TokenLogprob(b"a", logprob), TokenLogprob(b"a", 0.0, [(b"a", logprob)])):
         with pytest.raises(ProtocolViolation, match="a logprob of"):
             limits.spend([(1, Logprobs([named]))])
@@ -130,7 +135,7 @@ def test_a_logprob_of_no_probability_is_a_violation(limits, logprob):
 
 @pytest.mark.parametrize(("index", "tokens"), [(-1, 1), (0, -1), (0, CONTEXT + 1), (1 << 63, 1)])
 def test_a_vector_with_impossible_numbers_is_a_violation(limits, index, tokens):
-    limits.begin(1, 0, vectors=1)
+    start(limits, 1, 0, vectors=1)
     with pytest.raises(ProtocolViolation, match="the worker reports"):
         limits.spend([(1, Vector(index, b"", tokens))])
 
@@ -149,6 +154,14 @@ def test_an_end_that_cannot_be_is_a_violation(done, text):
     check_done(messages.Done(1, "stop", Usage(4, 4, 1, 3, 1, 3), stop_string="x" * 1000))
     with pytest.raises(ProtocolViolation, match=text):
         check_done(done)
+
+
+@pytest.mark.parametrize("delta", ["x", "", Thought("x"), Vector(0, b"", 1)])
+def test_output_before_the_start_is_a_violation(limits, delta):
+    """Formats write the beginning of an answer when it starts."""
+    limits.begin(1, 5, vectors=1)
+    with pytest.raises(ProtocolViolation, match=r"before it started 1|a vector too many"):
+        limits.spend([(1, delta)])
 
 
 @pytest.mark.parametrize("numbers", [(-1, 0), (0, -1), (1 << 63, 0)])
@@ -176,7 +189,11 @@ def test_a_request_begins_starts_once_and_ends_once(history):
                 limits.begin(number, -1)
                 living.add(number)
             continue
-        is_right = number in living and not (act == "start" and number in started)
+        is_right = number in living
+        if act == "start":
+            is_right = is_right and number not in started
+        elif act == "spend":
+            is_right = number in started
         try:
             if act == "start":
                 limits.start(messages.Started(number))

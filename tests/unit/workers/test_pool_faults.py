@@ -25,7 +25,7 @@ async def test_a_sink_that_fails_does_not_cost_the_others_their_text():
         healthy = it.submit()
         one, two = worker.submitted
         worker.write((one, "a"), (two, "b"))
-        assert healthy.received == ["b"]
+        assert healthy.received == ["started", "b"]
 
 
 async def test_a_worker_that_ignores_a_cancel_is_killed():
@@ -48,7 +48,7 @@ async def test_a_death_fails_requests_that_sent_text_and_restarts_others():
         streamed, unanswered = it.submit(), it.submit(sink=RecordingSink(has_sent=False))
         worker.write(*[(number, "t") for number in worker.submitted])
         worker.die("engine crashed")
-        [_, error] = streamed.received
+        [_, _, error] = streamed.received
         assert isinstance(error, WorkerDied)
         assert "engine crashed" in error.message
         assert unanswered.received == [], "what it had received is void"

@@ -51,7 +51,10 @@ async def test_texts_go_to_their_own_sinks_only():
         first, second = it.submit(), it.submit()
         one, two = worker.submitted
         worker.write((one, "a"), (two, "b"), (one, "c"))
-        assert (first.received, second.received) == (["a", "c"], ["b"])
+        assert (first.received, second.received) == (
+            ["started", "a", "c"],
+            ["started", "b"],
+        )
 
 
 async def test_a_worker_gets_the_client_and_may_send_only_the_requested_tokens():
@@ -76,8 +79,8 @@ async def test_thoughts_and_calls_keep_their_place_between_texts():
         call = ToolCall(ToolFunction("f", {"x": 1}), "call_1")
         deltas = [Thought("hm"), "so", ToolCallDelta(call), "done"]
         worker.write(*[(one, delta) for delta in deltas] + [(two, "b")])
-        assert sink.received == [Thought("hm"), "so", call, "done"]
-        assert other.received == ["b"]
+        assert sink.received == ["started", Thought("hm"), "so", call, "done"]
+        assert other.received == ["started", "b"]
 
 
 async def test_a_job_without_inference_only_loads():
