@@ -247,10 +247,17 @@ class EngineLoop:
         self._accept_tokens(complete, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:
-        """Begin the prefill, unless it should wait for a prompt with the same prefix."""
+        """Begin the prefill, unless it should wait for a prompt with the same prefix. It does not
+        wait for images of another client, whose turn to be encoded may come later than its own.
+        """
         if sequence.prefilled >= 0:
             return True
-        others = [each.query for each in self._prefilling if each.prefilled >= 0]
+        client = sequence.request.client
+        others = [
+            each.query
+            for each in self._prefilling
+            if each.prefilled >= 0 and (each.is_encoded or each.request.client == client)
+        ]
         if others and self.slots.should_wait(sequence.query, others):
             return False
         request = sequence.request

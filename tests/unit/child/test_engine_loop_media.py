@@ -295,6 +295,24 @@ def test_the_first_token_behind_an_image_has_logprobs(harness, encoder):
     assert len(parts) == 3
 
 
+@pytest.mark.parametrize(("client", "waits"), [("a", True), ("b", False)])
+def test_a_request_does_not_wait_for_images_of_another_client(harness, encoder, client, waits):
+    """Its own turn to have the image of both encoded may come sooner."""
+    one, _ = with_image(1, range(3), 12, range(40), client="a")
+    other, media = with_image(2, range(3), 12, range(41), client=client)
+    harness.put(one)
+    harness.iterate(2)
+    harness.put(other)
+    harness.iterate(2)
+    is_requested = any(each is media for each, _ in encoder.requested)
+    assert is_requested == (not waits)
+    encoder.encode_all()
+    while not {1, 2} <= set(harness.ends()):
+        harness.iterate()
+        encoder.encode_all()
+    assert harness.texts()[2] == answer_to(other.tokens, 5)
+
+
 IMAGE_SIZES = (3, 9, 14)
 
 
