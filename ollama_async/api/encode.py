@@ -152,11 +152,24 @@ class LongParts:
         :raises ServerError: it would be longer than ``limit_bytes``.
         """
         whole = bytearray()  # grows by moving pages, not by copying them
-        for piece in self._pieces(to_json(answer)):
+        for piece in self.pieces(answer):
             whole += piece
             if len(whole) > limit_bytes:
                 raise ServerError(f"the answer is over the limit of {limit_bytes} bytes")
         return whole
+
+    def pieces(self, answer: object) -> Iterator[bytes]:
+        """As :meth:`to_json`, piece by piece."""
+        for word in self._words(to_json(answer)):
+            part = self._parts.get(word)
+            if part is None:
+                yield word
+            elif isinstance(part, str):
+                yield from text_pieces(part)
+            elif isinstance(part, list):
+                yield from _list_pieces(part)
+            else:
+                yield from part
 
     def _replace(self, part: str | list[Any] | Iterable[bytes]) -> str:
         placeholder = secrets.token_hex(16)
@@ -172,18 +185,6 @@ class LongParts:
         (placeholder,) = self._parts  # to compile a pattern for it would take 0.2 ms
         before, *others = short.split(placeholder)
         return [before, *(word for other in others for word in (placeholder, other))]
-
-    def _pieces(self, short: bytes) -> Iterator[bytes]:
-        for word in self._words(short):
-            part = self._parts.get(word)
-            if part is None:
-                yield word
-            elif isinstance(part, str):
-                yield from text_pieces(part)
-            elif isinstance(part, list):
-                yield from _list_pieces(part)
-            else:
-                yield from part
 
 
 def text_pieces(text: str) -> Iterator[bytes]:

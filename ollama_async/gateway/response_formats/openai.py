@@ -9,16 +9,18 @@ from __future__ import annotations
 import codecs
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import cast
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from ollama_async.api import encode, openai
+from ollama_async.api.encode import GROUP_SIZE, LongParts, list_pieces
 from ollama_async.core.conversation import TokenLogprob, ToolCall
 from ollama_async.core.errors import ServerError
+from ollama_async.gateway.client_budgets import CLIENT_SEND_LIMIT_BYTES
 from ollama_async.gateway.response_formats import (
     JSON_TYPE,
     SSE_TYPE,
@@ -79,8 +81,20 @@ class OpenAIFormat:
     def last(self, answers: Sequence[FinalAnswer]) -> bytes:
         return (self._counts(self._usage(answers)) if self._includes_usage else b"") + DONE
 
-    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
-        raise NotImplementedError
+    def whole(self, answers: Sequence[FinalAnswer]) -> bytes | bytearray:
+        """Written in pieces: with the logprobs of many choices it has tens of megabytes."""
+        parts = LongParts()
+        answer = self._answer(parts.encoded(self._choice_pieces(answers)), answers)
+        return parts.to_json(answer, CLIENT_SEND_LIMIT_BYTES)
+
+    def _choice_pieces(self, answers: Sequence[FinalAnswer]) -> Iterator[bytes]:
+        before = b"["
+        for index, answer in enumerate(answers):
+            parts = LongParts()
+            yield before
+            yield from parts.pieces(self._whole_choice(index, answer, parts))
+            before = b","
+        yield b"]"
 
     def error(self, error: ServerError) -> bytes:
         """The stream ends with it."""
@@ -88,6 +102,13 @@ class OpenAIFormat:
 
     def prepare(self) -> None:
         """Make ``text`` for the choice of this index."""
+        raise NotImplementedError
+
+    def _answer(self, choices: Any, answers: Sequence[FinalAnswer]) -> msgspec.Struct:
+        """The object of all ``choices``, which are encoded."""
+        raise NotImplementedError
+
+    def _whole_choice(self, index: int, answer: FinalAnswer, parts: LongParts) -> msgspec.Struct:
         raise NotImplementedError
 
     def _counts(self, usage: openai.Usage) -> bytes:
@@ -162,30 +183,27 @@ class OpenAIChatFormat(OpenAIFormat):
             return self._thinking(content.thinking)
         return encode.to_event(self._chunk(_message(content), logprobs=_logprobs(content.logprobs)))
 
-    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
-        debug_info: openai.DebugInfo | UnsetType = UNSET
-        if self._renders_only:
-            debug_info = openai.DebugInfo(answers[0].content.text)
-            answers = [FinalAnswer(finish=answer.finish) for answer in answers]
-        completion = openai.ChatCompletion(
+    def _answer(self, choices: Any, answers: Sequence[FinalAnswer]) -> openai.ChatCompletion:
+        prompt = answers[0].content.text
+        return openai.ChatCompletion(
             id=self._id,
             created=self._created,
             model=self._model,
-            choices=[self._choice_of(index, answer) for index, answer in enumerate(answers)],
+            choices=choices,
             usage=self._usage(answers),
-            debug_info=debug_info,
+            debug_info=openai.DebugInfo(prompt) if self._renders_only else UNSET,
         )
-        return encode.to_json(completion)
 
-    def _choice_of(self, index: int, answer: FinalAnswer) -> openai.ChatChoice:
-        message = _message(answer.content)
+    def _whole_choice(self, index: int, answer: FinalAnswer, parts: LongParts) -> openai.ChatChoice:
+        content = AnswerContent() if self._renders_only else answer.content
+        message = _message(content)
         message.role = "assistant"
-        message.content = answer.content.text
+        message.content = parts.text(content.text)
         return openai.ChatChoice(
             index=index,
             message=message,
             finish_reason=_chat_reason(answer),
-            logprobs=_logprobs(answer.content.logprobs),
+            logprobs=_whole_logprobs(content.logprobs, parts),
         )
 
     def ended(self, answer: FinalAnswer) -> bytes:
@@ -252,9 +270,25 @@ def _logprobs(logprobs: list[TokenLogprob] | None) -> openai.Logprobs | UnsetTyp
     return openai.Logprobs(answer_logprobs(logprobs))  # type: ignore[arg-type]  # already encoded
 
 
+def _whole_logprobs(
+    logprobs: list[TokenLogprob] | None, parts: LongParts
+) -> openai.Logprobs | UnsetType:
+    if logprobs is None:
+        return UNSET
+    groups = (b",".join(map(bytes, answer_logprobs(group))) for group in _groups(logprobs))
+    return openai.Logprobs(parts.encoded(list_pieces(groups)))
+
+
 def answer_logprobs(logprobs: Sequence[TokenLogprob]) -> list[msgspec.Raw]:
     """Each as JSON of an :class:`openai.Logprob`."""
     return [logprob_json(each, lists_none=True) for each in logprobs]
+
+
+def _groups(tokens: Sequence[TokenLogprob]) -> Iterator[Sequence[TokenLogprob]]:
+    """Those that are encoded together: many at once would keep other threads waiting, and the
+    collector of garbage.
+    """
+    return (tokens[at : at + GROUP_SIZE] for at in range(0, len(tokens), GROUP_SIZE))
 
 
 # --------------------------------------------------------------------------- completions
@@ -295,14 +329,18 @@ class OpenAICompletionFormat(OpenAIFormat):
         text = content.thinking + content.text
         return encode.to_event(self._object([self._choice_of(self.index, text, logprobs)]))
 
-    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
-        choices = []
-        for index, answer in enumerate(answers):
-            content = answer.content
-            text = self._echo(index) + content.thinking + content.text
-            logprobs = _Offsets().logprobs(content.logprobs)
-            choices.append(self._choice_of(index, text, logprobs, answer.finish.reason))
-        return encode.to_json(self._object(choices, self._usage(answers)))
+    def _answer(self, choices: Any, answers: Sequence[FinalAnswer]) -> openai.Completion:
+        return self._object(choices, self._usage(answers))
+
+    def _whole_choice(
+        self, index: int, answer: FinalAnswer, parts: LongParts
+    ) -> openai.CompletionChoice:
+        content = answer.content
+        text = parts.text(self._echo(index) + content.thinking + content.text)
+        logprobs = None
+        if content.logprobs is not None:
+            logprobs = parts.encoded(_Offsets().pieces(content.logprobs))
+        return self._choice_of(index, text, logprobs, answer.finish.reason)
 
     def _echo(self, index: int) -> str:
         return self._echoes[index // self._per_prompt]
@@ -334,11 +372,7 @@ class OpenAICompletionFormat(OpenAIFormat):
 
 
 class _Offsets:
-    """Where the tokens of one answer begin in its text.
-
-    Their logprobs are encoded choice by choice: in one call, those of many choices would keep other
-    threads waiting for 40 ms, and the collector of garbage for longer.
-    """
+    """Where the tokens of one answer begin in its text."""
 
     def __init__(self) -> None:
         self._characters = 0
@@ -351,7 +385,7 @@ class _Offsets:
         for each in tokens:
             offsets.append(self._characters)
             self._characters += len(self._decoder.decode(each.token))
-        logprobs = openai.CompletionLogprobs(
+        return openai.CompletionLogprobs(
             tokens=[_token_text(each.token) for each in tokens],
             token_logprobs=[each.logprob for each in tokens],
             top_logprobs=[
@@ -361,7 +395,20 @@ class _Offsets:
             ],
             text_offset=offsets,
         )
-        return cast("openai.CompletionLogprobs", msgspec.Raw(encode.to_json(logprobs)))
+
+    def pieces(self, tokens: Sequence[TokenLogprob]) -> Iterator[bytes]:
+        """The JSON of :meth:`logprobs`."""
+        names = openai.CompletionLogprobs.__struct_fields__
+        columns: list[list[bytes]] = [[] for _ in names]
+        for group in map(self.logprobs, _groups(tokens)):
+            for column, name in zip(columns, names, strict=True):
+                column.append(encode.to_json(getattr(group, name))[1:-1])
+        before = b"{"
+        for column, name in zip(columns, names, strict=True):
+            yield b'%b"%b":' % (before, name.encode())
+            yield from list_pieces(column)
+            before = b","
+        yield b"}"
 
 
 def _token_text(token: bytes) -> str:

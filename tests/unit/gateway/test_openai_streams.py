@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ollama_async.api import openai
+from ollama_async.api import encode, openai
 from ollama_async.api.decode import decode
 from ollama_async.core.conversation import (
     Logprobs,
@@ -179,6 +179,45 @@ def test_streamed_and_whole_completions_say_the_same(deltas):
         assert [each for part in logprobs for each in getattr(part, name)] == getattr(
             expected, name
         )
+
+
+@pytest.mark.parametrize("kind", ["chat", "completions"])
+def test_a_whole_answer_with_many_logprobs_is_encoded_in_small_pieces(monkeypatch, kind):
+    sizes = []
+
+    def to_json(value, real=encode.to_json):
+        data = real(value)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(encode, "to_json", to_json)
+    top = [(b" token %d" % number, -0.1 * number) for number in range(20)]
+    deltas = [Logprobs([TokenLogprob("é".encode(), -0.5, top)]), "é"] * 1000
+    final = FinalAnswer(finish=Finish("stop", Usage(), []), content=content_of(deltas))
+    if kind == "chat":
+        response = OpenAIChatFormat("m", choices=3, includes_usage=False)
+        shape = openai.ChatCompletion
+    else:
+        response = OpenAICompletionFormat("m", echoes=[""] * 3, per_prompt=1, includes_usage=False)
+        shape = openai.Completion
+
+    data = response.whole([final] * 3)
+
+    assert len(data) > 1_000_000
+    assert max(sizes) < 100_000
+    choices = msgspec.json.decode(data, type=shape).choices
+    assert [choice.index for choice in choices] == [0, 1, 2]
+    for choice in choices:
+        if kind == "chat":
+            tokens = choice.logprobs.content
+            assert len(tokens) == 1000
+            assert (tokens[999].token, len(tokens[999].top_logprobs)) == ("é", 20)
+        else:
+            logprobs = choice.logprobs
+            assert logprobs.tokens == ["é"] * 1000
+            assert logprobs.token_logprobs == [-0.5] * 1000
+            assert [len(each) for each in logprobs.top_logprobs] == [21] * 1000
+            assert logprobs.text_offset == list(range(1000))
 
 
 # -- every request --------------------------------------------------------------------------------
