@@ -47,6 +47,10 @@ T = TypeVar("T")
 LOGPROBS_LIMIT_BYTES = 4 << 20
 """Of a message in a stream. Its last events, which repeat them four times, leave out more."""
 
+OPEN_LIMIT_BYTES = 64 << 10
+"""Of an item that an error cut off: a longer one is left out of the failed response, since the
+stream has said it, and the end of an error is written at once."""
+
 Keep = Callable[[bytes, list[str]], None]
 """Gets a finished response in JSON and the ids of its items. It may be called in any thread."""
 
@@ -133,7 +137,10 @@ class OpenAIResponsesFormat(SingleChoice):
         return bytes(cast("msgspec.Raw", self._kept(response)))
 
     def error(self, error: ServerError) -> bytes:
+        """With the items so far. One that is open has no end of its own."""
         code = "server_error" if error.status >= 500 else "invalid_prompt"
+        if self._open is not None and self._open.size <= OPEN_LIMIT_BYTES:
+            self._add(self._open.id, self._open.cut_off(), is_answer=True)
         response = msgspec.structs.replace(
             self._response,
             status="failed",
@@ -284,6 +291,15 @@ class _OpenItem:
         """The events after its text, and the whole item, encoded."""
         raise NotImplementedError
 
+    @property
+    def size(self) -> int:
+        """About the bytes of the item so far."""
+        return self._text.tell()
+
+    def cut_off(self) -> api.OutputItem:
+        """The item so far, encoded."""
+        raise NotImplementedError
+
 
 class _OpenMessage(_OpenItem):
     _prefix = "msg"
@@ -315,15 +331,30 @@ class _OpenMessage(_OpenItem):
 
     def end(self, status: str) -> tuple[tuple[bytes, ...], api.OutputItem]:
         event = self._format.event
-        text, logprobs = encoded(self._text.getvalue()), encoded_logprobs(self._logprobs)
-        part = encoded(api.OutputText(text=text, logprobs=logprobs))
-        item = encoded(api.OutputMessage(id=self.id, status=status, content=[part]))
+        content = self._content()
+        part = encoded(content)
+        item = self._item(part, status)
         written = (
-            event(events.TextDone, **self._place, text=text, logprobs=logprobs),
+            event(events.TextDone, **self._place, text=content.text, logprobs=content.logprobs),
             event(events.ContentPartDone, **self._place, part=part),
             event(events.ItemDone, output_index=self._index, item=item),
         )
         return written, item
+
+    @property
+    def size(self) -> int:
+        return super().size + self._logprobs_size
+
+    def cut_off(self) -> api.OutputItem:
+        return self._item(self._content(), "incomplete")
+
+    def _content(self) -> api.OutputText:
+        """Of encoded fields."""
+        text, logprobs = encoded(self._text.getvalue()), encoded_logprobs(self._logprobs)
+        return api.OutputText(text=text, logprobs=logprobs)
+
+    def _item(self, part: api.OutputText, status: str) -> api.OutputItem:
+        return encoded(api.OutputMessage(id=self.id, status=status, content=[part]))
 
 
 class _OpenReasoning(_OpenItem):
@@ -342,13 +373,20 @@ class _OpenReasoning(_OpenItem):
         event = self._format.event
         text = encoded(self._text.getvalue())
         part = encoded(api.SummaryText(text))
-        item = encoded(api.ReasoningItem(id=self.id, summary=[part], encrypted_content=text))
+        item = self._item(part, text)
         written = (
             event(events.SummaryDone, **self._place, text=text),
             event(events.SummaryPartDone, **self._place, part=part),
             event(events.ItemDone, output_index=self._index, item=item),
         )
         return written, item
+
+    def cut_off(self) -> api.OutputItem:
+        text = encoded(self._text.getvalue())
+        return self._item(api.SummaryText(text), text)
+
+    def _item(self, part: api.SummaryText, text: str) -> api.OutputItem:
+        return encoded(api.ReasoningItem(id=self.id, summary=[part], encrypted_content=text))
 
 
 def _last_tokens(tokens: list[TokenLogprob], size: int) -> list[TokenLogprob]:

@@ -410,7 +410,32 @@ async def test_an_error_in_the_middle_is_told_twice(post, backend, error, code):
     response = events[-1]["response"]
     assert response["status"] == "failed"
     assert response["error"] == {"code": code, "message": error.message}
-    assert [item["type"] for item in response["output"]] == ["function_call"]
+    call, message = response["output"]
+    assert call["type"] == "function_call"
+    (added,) = (
+        each["item"]
+        for each in events
+        if each["type"].endswith("item.added") and each["item"]["type"] == "message"
+    )
+    assert (message["id"], message["status"]) == (added["id"], "incomplete")
+    assert [part["text"] for part in message["content"]] == ["so"]
+
+
+async def test_a_failed_response_holds_a_thought_that_was_cut_off(post, backend):
+    backend.script = lambda job: job.start().part(Thought("hm")).fail(WorkerDied("it died"))
+
+    _, events = await post(stream=True)
+
+    (item,) = events[-1]["response"]["output"]
+    assert (item["type"], item["summary"][0]["text"]) == ("reasoning", "hm")
+
+
+async def test_a_failed_response_leaves_out_a_long_text_that_was_cut_off(post, backend):
+    backend.script = lambda job: job.start().send("x" * 100_000).fail(WorkerDied("it died"))
+
+    _, events = await post(stream=True)
+
+    assert events[-1]["response"]["output"] == []
 
 
 @pytest.mark.parametrize("is_streamed", [True, False])
