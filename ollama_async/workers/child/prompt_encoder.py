@@ -193,7 +193,8 @@ class PromptEncoder:
         self, inference: Inference, num_ctx: int, budget: PreparationBudget, owner: str
     ) -> EncodedPrompt:
         prompt = inference.prompt
-        context = check_tokens(prompt.context, self._facts.vocab_size, "context")
+        name = "prompt" if prompt.raw == "" else "context"  # OpenAI's prompts may be tokens
+        context = check_tokens(prompt.context, self._facts.vocab_size, name)
         media = self._read_media(prompt.messages, budget, owner)
         if prompt.raw is not None:
             text = mark_raw(prompt.raw, len(media), num_ctx) if media else prompt.raw

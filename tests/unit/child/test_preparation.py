@@ -452,6 +452,7 @@ def test_what_must_not_be_cut_and_does_not_fit_is_refused(harness, inference):
     [
         (request(raw("x", context=[65])), "context"),
         (request(raw("x", context=[-1])), "context"),
+        (request(raw("", context=[65])), "prompt"),
         (request(Prompt(messages=[Message("user", "x", images=[b"i"])])), "images"),
         (request(raw("x"), Sampling(stop=["x"] * 1000)), "stop"),
         (request(raw("x"), Sampling(stop=["x" * 100_000])), "stop"),
