@@ -19,6 +19,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 import numpy as np
@@ -60,6 +61,8 @@ LEAST_AUDIO_S = 0.05
 
 SAMPLE_LIMIT = 1 << 32
 """Samples are between -1 and 1, or integers of 32 bits as floats. Spectra have their squares."""
+
+T = TypeVar("T")
 
 _PLACE_BITS = 32
 _DIGEST_BYTES = 16
@@ -180,16 +183,23 @@ def read_file(projector: Projector, data: bytes) -> Pixels | Samples:
     return images.read_image(data)
 
 
+def _run_unlimited(action: Callable[[], T]) -> T:
+    return action()
+
+
 class MediaEncoder:
     """Makes embeddings. ``notify`` is called from its thread after each file.
 
     Requests hold at most :data:`AHEAD_BYTES` of them, and one file's more for each slot: none waits
-    for another to be read.
+    for another to be read. Files are decoded with ``run``, which accounts for their memory.
     """
 
-    def __init__(self, projector: Projector, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, projector: Projector, notify: Callable[[], None], run: Run = _run_unlimited
+    ) -> None:
         self._projector = projector
         self._notify = notify
+        self._run = run
         self._cache: BoundedCache[bytes, Sequence[PieceEmbeddings]] = BoundedCache(
             _LAYOUTS, CACHE_BYTES
         )
@@ -294,7 +304,8 @@ class MediaEncoder:
         embeddings = self._cache.get(media.digest)
         if embeddings is None:
             try:
-                embeddings = self._projector.encode(read_file(self._projector, media.data))
+                data = self._run(lambda: read_file(self._projector, media.data))
+                embeddings = self._projector.encode(data)
                 _check(embeddings, media.layout)
             except (EngineError, BadRequest, MemoryError) as error:
                 print(f"encoding an image or recording failed: {error!r}", file=sys.stderr)  # noqa: T201  # stderr is the log

@@ -4,7 +4,8 @@ A chat template is untrusted code. It runs under a :class:`ResourceLimit`, which
 :class:`Watchdog` thread checks every 10 ms:
 
 1. **Time**: the CPU time of the thread, so that no template fails because others use the cores.
-2. **Memory**: the growth of the process's anonymous memory.
+2. **Memory**: the growth of the process's anonymous memory. What runs at the same time shares it in
+   equal parts: whose it is cannot be seen.
 3. **Last resort**: SIGALRM, whose default action ends the process, is postponed by each check. It
    fires if one operation inside the interpreter takes so long that no other thread gets a turn.
 
@@ -72,6 +73,8 @@ class Watchdog:
         self._last_resort_s = last_resort_s
         self._running: dict[int, ResourceLimit] = {}  # by thread
         self._interrupted: set[int] = set()  # threads in which an exception was raised
+        self._seen: set[int] = set()  # threads that ran at the last check
+        self._anonymous_bytes = 0  # at the last check
         self._is_asleep = True
         # A plain lock and no condition: an exception may come between any two bytecodes of a
         # watched thread, and must not leave a lock held.
@@ -102,6 +105,7 @@ class Watchdog:
         thread = threading.get_ident()
         with self._lock:
             self._running.pop(thread, None)
+            self._seen.discard(thread)
             if not self._running:
                 self._set_last_resort(0)
             if thread not in self._interrupted:
@@ -123,11 +127,19 @@ class Watchdog:
                 self._is_asleep = True
                 return False
             self._set_last_resort(self._last_resort_s)
+            self._charge_growth()
             for thread, limit in self._running.items():
                 if limit.is_exceeded(thread):
                     self._interrupted.add(thread)
                     _raise_in_thread(thread, _Interrupted)
         return True
+
+    def _charge_growth(self) -> None:
+        """Since the last check, to what has run since then."""
+        before, self._anonymous_bytes = self._anonymous_bytes, _anonymous_bytes()
+        for thread in self._seen:
+            self._running[thread].growth_bytes += (self._anonymous_bytes - before) / len(self._seen)
+        self._seen = set(self._running)
 
     def _set_last_resort(self, seconds: float) -> None:
         if self._last_resort_s:
@@ -137,14 +149,15 @@ class Watchdog:
 class ResourceLimit:
     """CPU time and memory for several calls on one thread, not nested.
 
-    ``error`` makes the exception to raise, from the reason.
+    ``growth_bytes``: memory that they have taken so far. ``error`` makes the exception to raise,
+    from the reason.
     """
 
     def __init__(
         self,
         watchdog: Watchdog,
         cpu_limit_s: float = CPU_LIMIT_S,
-        growth_limit_bytes: int = GROWTH_LIMIT_BYTES,
+        growth_limit_bytes: float = GROWTH_LIMIT_BYTES,
         *,
         error: Callable[[str], Exception] = TemplateFailed,
     ) -> None:
@@ -153,7 +166,7 @@ class ResourceLimit:
         self._growth_limit = growth_limit_bytes
         self._error = error
         self._until_s = 0.0
-        self._memory_at_start: int | None = None
+        self.growth_bytes = 0.0
         self._reason = _TOO_LONG
 
     def run(self, action: Callable[[], T]) -> T:
@@ -189,9 +202,7 @@ class ResourceLimit:
 
     def is_exceeded(self, thread: int) -> bool:
         """Whether the ``thread`` that runs the action must be interrupted."""
-        if self._memory_at_start is None:
-            self._memory_at_start = _anonymous_bytes()
-        if _anonymous_bytes() - self._memory_at_start > self._growth_limit:
+        if self.growth_bytes > self._growth_limit:
             self._reason = "the model's chat template needs too much memory"
             return True
         return time.clock_gettime(time.pthread_getcpuclockid(thread)) > self._until_s

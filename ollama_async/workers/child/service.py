@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import threading
@@ -140,7 +141,8 @@ class Service:
         mailbox: Mailbox[PreparedRequest] = Mailbox()
         encoder = None
         if engine.projector is not None:
-            encoder = MediaEncoder(engine.projector, mailbox.notify)
+            run = ResourceLimit(self._watchdog, math.inf, math.inf).run  # it was decoded before
+            encoder = MediaEncoder(engine.projector, mailbox.notify, run)
             thread = threading.Thread(target=_guarded(encoder.run), name="encoder", daemon=True)
             thread.start()
             self._encoder = encoder, thread

@@ -13,6 +13,7 @@ import pytest
 from ollama_async.core.conversation import Message, Prompt
 from ollama_async.core.errors import TemplateFailed
 from ollama_async.prompts.jinja_renderer import JinjaRenderer
+from ollama_async.workers.child import resource_limits
 from ollama_async.workers.child.resource_limits import (
     ResourceLimit,
     Watchdog,
@@ -72,6 +73,34 @@ def test_a_template_that_collects_memory_is_interrupted(limit):
             "{% set n.all = n.all + ['x' * 4000000 ~ i] %}{% endfor %}",
             limit(cpu_limit_s=10),  # memory that earlier tests have left is used first
         )
+
+
+def test_memory_that_another_takes_is_not_all_charged_to_a_template(monkeypatch):
+    """As an image that is being decoded meanwhile; alone, it would be too much."""
+    watchdog = Watchdog(last_resort_s=0)
+    memory = [100 << 20]
+    monkeypatch.setattr(resource_limits, "_anonymous_bytes", lambda: memory[0])
+    template, other = (ResourceLimit(watchdog, 10, growth_limit_bytes=64 << 20) for _ in range(2))
+    threads = {1: template, 2: other}
+    watchdog._running = dict(threads)
+    grown = []
+    for _ in range(3):
+        watchdog._charge_growth()
+        grown.append((template.growth_bytes, other.growth_bytes))
+        memory[0] += 80 << 20
+    assert grown == [(size << 20, size << 20) for size in (0, 40, 80)]
+    del watchdog._running[2]
+    watchdog._seen.discard(2)
+    watchdog._charge_growth()
+    assert template.growth_bytes == 160 << 20
+
+
+def test_what_has_just_begun_is_not_charged_for_what_was_before(monkeypatch):
+    watchdog = Watchdog(last_resort_s=0)
+    monkeypatch.setattr(resource_limits, "_anonymous_bytes", lambda: 100 << 20)
+    watchdog._running = {1: ResourceLimit(watchdog)}
+    watchdog._charge_growth()
+    assert watchdog._running[1].growth_bytes == 0
 
 
 def test_calls_share_their_time(limit):
