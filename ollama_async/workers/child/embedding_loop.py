@@ -16,11 +16,10 @@ import msgspec
 from ollama_async.core.conversation import Usage, Vector
 from ollama_async.core.errors import EngineFailed
 from ollama_async.core.round_robin import RoundRobin
-from ollama_async.workers.child.engine_loop import HEARTBEAT_PERIOD_S
 from ollama_async.workers.child.engines.embedding import EmbeddingEngine
 from ollama_async.workers.child.engines.engine import EngineError
 from ollama_async.workers.child.mailbox import Mailbox, PreparedEmbedding
-from ollama_async.workers.child.message_batch import MessageBatch
+from ollama_async.workers.child.step_loop import HEARTBEAT_PERIOD_S, StepLoop
 from ollama_async.workers.messages import (
     Cancel,
     Delta,
@@ -57,8 +56,8 @@ class _Input(msgspec.Struct, frozen=True):
         return self.request.inputs[self.index]
 
 
-class EmbeddingLoop:
-    """See the module. Only the step thread calls it, except for :meth:`stop`."""
+class EmbeddingLoop(StepLoop[PreparedEmbedding]):
+    """See the module. A step is a batch."""
 
     def __init__(
         self,
@@ -68,44 +67,27 @@ class EmbeddingLoop:
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        super().__init__(mailbox, send, clock_ns)
         self._engine = engine
-        self._mailbox = mailbox
-        self._output = MessageBatch(send)
-        self._clock_ns = clock_ns
         self._running: dict[int, _Running] = {}
         self._waiting: RoundRobin[tuple[int, int], _Input] = RoundRobin()
-        self._heartbeat_at_s = 0.0
         self._attention_at_s = 0.0
-        self._is_stopped = False
-
-    def run(self) -> None:
-        """Until :meth:`stop`; running requests get no further message.
-
-        :raises PipeClosed: the parent's end is gone.
-        """
-        while not self._is_stopped:
-            self.iterate()
-
-    def stop(self) -> None:
-        """Make :meth:`run` return after the current batch. Any thread."""
-        self._is_stopped = True
-        self._mailbox.wake()
 
     def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
-        """One iteration; sleeps up to ``idle_s`` if there is nothing to do."""
         self._receive_all()
         if self._waiting:
             self._embed(self._take_batch())
         now_s = self._clock_ns() / 1e9
         self._send(now_s)
         if not self._waiting:
-            self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
+            self._wait(idle_s, now_s)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(len(self._running), 0.0)
 
     def _send(self, now_s: float) -> None:
         """What there is, with a heartbeat if it is due."""
-        if now_s >= self._heartbeat_at_s:
-            self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
-            self._output.add(Heartbeat(len(self._running), 0.0))
+        self._add_heartbeat(now_s)
         self._output.flush(now_s)
 
     def _receive_all(self) -> None:

@@ -24,9 +24,9 @@ from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder, MediaPiece
-from ollama_async.workers.child.message_batch import MessageBatch
 from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
 from ollama_async.workers.child.sequence import RunningSequence
+from ollama_async.workers.child.step_loop import HEARTBEAT_PERIOD_S, StepLoop
 from ollama_async.workers.messages import (
     CONTEXT_LIMIT,
     Cancel,
@@ -38,13 +38,11 @@ from ollama_async.workers.messages import (
     ToParent,
 )
 
-HEARTBEAT_PERIOD_S = 1.0
-
 DoneReason = Literal["stop", "length", "cancel"]
 
 
-class EngineLoop:
-    """See the module. Only the step thread calls it, except for :meth:`stop`."""
+class EngineLoop(StepLoop[PreparedRequest]):
+    """See the module."""
 
     def __init__(
         self,
@@ -57,53 +55,35 @@ class EngineLoop:
         repetition_limit: int = 0,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        super().__init__(mailbox, send, clock_ns)
         self.slots = SlotPool(engine)
         self._engine = engine
-        self._mailbox = mailbox
-        self._output = MessageBatch(send)
         self._planner = planner
         self._encoder = encoder
         self._repetition_limit = repetition_limit
-        self._clock_ns = clock_ns
         self._waiting: deque[PreparedRequest] = deque()
         # a step replaces both lists and does not change them: it uses those that it began with
         self._prefilling: list[RunningSequence] = []  # in order of arrival
         self._decoding: list[RunningSequence] = []
         self._logprob_requests = 0  # that have a slot
-        self._heartbeat_at_s = 0.0
-        self._is_stopped = False
-
-    def run(self) -> None:
-        """Until :meth:`stop`; running requests get no further message.
-
-        :raises PipeClosed: the parent's end is gone.
-        """
-        while not self._is_stopped:
-            self.iterate()
-
-    def stop(self) -> None:
-        """Make :meth:`run` return after the current step. Any thread."""
-        self._is_stopped = True
-        self._mailbox.wake()
 
     def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
-        """One iteration; sleeps up to ``idle_s`` if there is nothing to do."""
         for entry in self._mailbox.take():
             self._receive(entry)
         if self._waiting:
             self._assign_slots()
         is_active = bool(self._prefilling or self._decoding) and self._step()
         now_s = self._clock_ns() / 1e9
-        if now_s >= self._heartbeat_at_s:
-            self._heartbeat_at_s = now_s + HEARTBEAT_PERIOD_S
-            busy_slots = len(self._prefilling) + len(self._decoding)
-            self._output.add(Heartbeat(busy_slots, self.slots.used_share))
+        if self._add_heartbeat(now_s):
             self._output.flush(now_s)
         if is_active and (self._prefilling or self._decoding):
             self._output.flush_if_due(now_s)
         else:
             self._output.flush(now_s)
-            self._mailbox.wait(min(idle_s, max(0.0, self._heartbeat_at_s - now_s)))
+            self._wait(idle_s, now_s)
+
+    def _heartbeat(self) -> Heartbeat:
+        return Heartbeat(len(self._prefilling) + len(self._decoding), self.slots.used_share)
 
     # Requests and cancellations
 
