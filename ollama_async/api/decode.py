@@ -15,13 +15,14 @@ from __future__ import annotations
 import binascii
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 
-from ollama_async.core.errors import BadRequest, TooLarge
+from ollama_async.core.errors import BadRequest, ServerError, TooLarge
 from ollama_async.core.json_depth import WINDOW_BYTES, is_deep, outline
 from ollama_async.gocompat.json_decode import from_base64, unmarshal
 from ollama_async.gocompat.json_scan import scan
@@ -99,7 +100,24 @@ def decode_apart(body: bytes, kind: type[T]) -> tuple[T, Images]:
     if len(body) <= getattr(kind, "body_limit_bytes", TEXT_LIMIT_BYTES):
         return _decode(body, kind), {}
     body, images = replace_images(body, TEXT_LIMIT_BYTES, getattr(kind, "image_error", ""))
-    return _decode(body, kind), images
+    with quoting(images):
+        return _decode(body, kind), images
+
+
+@contextmanager
+def quoting(images: Images) -> Iterator[None]:
+    """Errors raised within it quote the beginning of a large image, not what is in its place."""
+    try:
+        yield
+    except ServerError as error:
+        for key, image in images.items():
+            shown = _base64(image[:_KEY_BYTES]) + b"..."
+            error.message = error.message.replace(_base64(key).decode(), shown.decode())
+        raise
+
+
+def _base64(data: bytes | bytearray) -> bytes:
+    return binascii.b2a_base64(data, newline=False)
 
 
 def _decode(body: bytes, kind: type[T]) -> T:
@@ -228,7 +246,7 @@ def replace_images(body: bytes, limit_bytes: int, error: str = "") -> tuple[byte
                 images[token] = _decoded(body, start.end(), run_end, end[1])
             except ValueError as reason:
                 raise BadRequest(f"{error}{reason}") from None
-            kept += [body[at : start.end()], binascii.b2a_base64(token, newline=False)]
+            kept += [body[at : start.end()], _base64(token)]
             kept_bytes += start.end() - at
             at = looked_at = end.end() - 1
             looked_at += 1

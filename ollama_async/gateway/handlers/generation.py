@@ -16,7 +16,7 @@ from typing import Generic, TypeVar
 import msgspec
 from aiohttp import web
 
-from ollama_async.api.decode import Images, restore_images
+from ollama_async.api.decode import Images, quoting, restore_images
 from ollama_async.api.ollama import ChatRequest, GenerateRequest
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import BadRequest, NotFound, ServerError, TooLarge
@@ -135,7 +135,8 @@ def _translate_and_prepare(
 
     :raises ServerError: in Ollama's order of checks.
     """
-    call = route.translate(params)
+    with quoting(images):
+        call = route.translate(params)
     if not 0 <= call.requests[0].top_logprobs <= LOGPROBS_LIMIT:
         raise BadRequest(f"top_logprobs must be between 0 and {LOGPROBS_LIMIT}")
     restore_images(call.requests, images)

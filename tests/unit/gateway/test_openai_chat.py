@@ -13,7 +13,7 @@ import threading
 import msgspec
 import pytest
 
-from ollama_async.api import openai
+from ollama_async.api import decode, openai
 from ollama_async.core.conversation import (
     Logprobs,
     Message,
@@ -275,6 +275,17 @@ async def test_without_a_seed_choices_share_their_task(post, backend):
 
     assert len(tasks) == 100
     assert len(set(map(id, tasks))) == 1
+
+
+@pytest.mark.parametrize("field", ["reasoning_effort", "tool_choice"])
+async def test_an_error_in_a_large_body_quotes_what_was_sent(post, monkeypatch, field):
+    monkeypatch.setattr(decode, "TEXT_LIMIT_BYTES", 100_000)
+    value = base64.b64encode(b"some letters " * 10_000).decode()
+
+    response, body = await post(**{field: value})
+
+    assert response.status == 400
+    assert f"{value[:24]}..." in body["error"]["message"]
 
 
 async def test_tasks_of_choices_count_as_the_body(post, application, backend):
