@@ -139,10 +139,11 @@ class EngineLoop(StepLoop[PreparedRequest]):
         if self._prefilling:
             ordered = self._planner.order(self._prefilling)
             begun = [each for each in ordered if self._begin(each) and self._can_go_on(each)]
+            late = [each for each in begun if not each.is_encoded]
+            if late:
+                self._demand_embeddings(late)  # some may be cached
             ready = [each for each in begun if each.is_encoded]
             is_waiting = len(ready) < len(begun)
-            if is_waiting:
-                self._demand_embeddings([each for each in begun if each not in ready])
             is_alone = not decoding and len(self._prefilling) == 1
             if ready and ready[0].next_piece is not None:
                 self._read_piece(ready[0], *ready[0].next_piece, len(decoding), is_alone=is_alone)

@@ -498,6 +498,20 @@ def test_a_cancelled_request_frees_its_share(bounded):
     assert held_bytes([other]) == FILE
 
 
+def test_a_cached_image_is_read_at_once_when_there_is_room_again(bounded):
+    """Nothing else would wake the step thread."""
+    encoder = bounded.engine_loop._encoder
+    request = with_images(1, 0, [0], 3, 5)
+    encoder._held_bytes = AHEAD
+    bounded.put(request)
+    bounded.iterate()
+    (media,) = (piece.media for piece in request.pieces.values())
+    encoder._cache.put(media.digest, encoder._encode(media), FILE)
+    encoder._held_bytes = 0
+    assert bounded.engine_loop._step()
+    assert media.embeddings or bounded.engine_loop._prefilling[0].prefilled == 3
+
+
 def test_an_image_that_is_being_encoded_for_nobody_is_not_held(bounded):
     encoder = bounded.engine_loop._encoder
     request = with_images(1, 30, [0], 3, 5)
