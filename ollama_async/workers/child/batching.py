@@ -22,7 +22,7 @@ on tiles, and below 64 rows attention goes row by row. The policy:
   far as possible before the next: the library splits a batch by sequences, and one long row is its
   best case. If the prompt whose turn it is is short and others wait, the step takes
   :data:`EFFICIENT_CHUNK` tokens.
-- **Images and recordings**: a piece of one is evaluated in a pass of its own, beside the streams
+- **Images and recordings**: a span of one is evaluated in a pass of its own, beside the streams
   but without other prompts, when it is its client's turn. It counts as a prompt of its tokens,
   unless the model reads it without a causal mask: then it is not split.
 - **Constrained answers**: computing the allowed tokens is part of the step. It takes microseconds
@@ -127,7 +127,7 @@ class BatchPlanner:
         self._turns: dict[str, int] = {}  # the last step of each client that is prefilling
 
     def observe(self, streams: int, prompt_tokens: int, took_s: float) -> None:
-        """A step, or a pass of a piece, has ended."""
+        """A step, or a pass of a span, has ended."""
         self._steps += 1
         self.costs.observe(streams, prompt_tokens, took_s)
 
@@ -189,7 +189,7 @@ class BatchPlanner:
     def plan_part(
         self, sequence: RunningSequence, streams: int, missing: int, *, is_alone: bool
     ) -> int:
-        """How many of the ``missing`` tokens of a piece that may be split the next pass takes."""
+        """How many of the ``missing`` tokens of a span that may be split the next pass takes."""
         fixed = is_alone and _is_seeded(sequence)
         (size,) = self.plan_chunks(streams, [missing], fixed=fixed)
         return size

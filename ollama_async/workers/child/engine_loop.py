@@ -23,7 +23,7 @@ from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
-from ollama_async.workers.child.media import MediaEncoder, MediaPiece
+from ollama_async.workers.child.media import MediaEncoder, MediaSpan
 from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
 from ollama_async.workers.child.sequence import RunningSequence
 from ollama_async.workers.child.step_loop import HEARTBEAT_PERIOD_S, StepLoop
@@ -118,7 +118,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
             request = self._waiting[0]
             query = PrefixQuery(
                 *(request.tokens, request.owner, request.public_tokens, request.sampling.seed < 0),
-                [(at, piece.length) for at, piece in request.pieces.items()],
+                [(at, span.length) for at, span in request.spans.items()],
             )
             slot = self.slots.take(query)
             if slot is None:
@@ -145,11 +145,11 @@ class EngineLoop(StepLoop[PreparedRequest]):
             ready = [each for each in begun if each.is_encoded]
             is_waiting = len(ready) < len(begun)
             is_alone = not decoding and len(self._prefilling) == 1
-            if ready and ready[0].next_piece is not None:
-                self._read_piece(ready[0], *ready[0].next_piece, len(decoding), is_alone=is_alone)
+            if ready and ready[0].next_span is not None:
+                self._read_span(ready[0], *ready[0].next_span, len(decoding), is_alone=is_alone)
                 is_waiting = False
             else:
-                ready = [each for each in ready if each.next_piece is None]
+                ready = [each for each in ready if each.next_span is None]
                 chunks = self._planner.plan_prefill(
                     len(decoding), ready, self._decoding, is_alone=is_alone
                 )
@@ -160,7 +160,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
             tokens = sequence.request.tokens[begin : begin + size]
             rows.append(Row(sequence.slot.index, tokens, begin, size == sequence.missing))
             prompt_tokens += size
-        if not rows:  # every prompt waits for embeddings, failed to begin, or was a piece
+        if not rows:  # every prompt waits for embeddings, failed to begin, or was a span
             return not is_waiting
         begun_ns = self._clock_ns()
         try:
@@ -176,38 +176,38 @@ class EngineLoop(StepLoop[PreparedRequest]):
         return True
 
     def _demand_embeddings(self, sequences: list[RunningSequence]) -> None:
-        """Of the pieces that come next in prompts that cannot go on without them."""
+        """Of the spans that come next in prompts that cannot go on without them."""
         if self._encoder is not None:
             self._encoder.set_needed(
                 (following[0].media, sequence.request.client)
                 for sequence in sequences
-                if (following := sequence.next_piece) is not None
+                if (following := sequence.next_span) is not None
             )
 
     def _can_go_on(self, sequence: RunningSequence) -> bool:
-        """False if the piece that comes next could not be encoded; then the request has failed."""
-        following = sequence.next_piece
+        """False if the span that comes next could not be encoded; then the request has failed."""
+        following = sequence.next_span
         if following is not None and (error := following[0].media.error):
             self._fail([sequence], EngineError(error))
             return False
         return True
 
-    def _read_piece(
+    def _read_span(
         self,
         sequence: RunningSequence,
-        piece: MediaPiece,
+        span: MediaSpan,
         offset: int,
         streams: int,
         *,
         is_alone: bool,
     ) -> None:
-        """Evaluate a piece of an image or a recording in a pass of its own, or as much of it as
+        """Evaluate a span of an image or a recording in a pass of its own, or as much of it as
         would be of a text.
         """
-        embeddings, size = piece.embeddings, piece.length
+        embeddings, size = span.embeddings, span.length
         if embeddings.is_causal:
             size = self._planner.plan_part(
-                sequence, streams, piece.length - offset, is_alone=is_alone
+                sequence, streams, span.length - offset, is_alone=is_alone
             )
             embeddings = embeddings.part(offset, size)
         begin = sequence.prefilled
@@ -224,7 +224,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         self._planner.observe(0, size, (ended_ns - begun_ns) / 1e9)
         complete = self._advance_prefill([(sequence, size)], begun_ns, ended_ns)
         if self._encoder is not None:
-            self._encoder.free_before(sequence.prefilled, sequence.request.pieces)
+            self._encoder.free_before(sequence.prefilled, sequence.request.spans)
         self._accept_tokens(complete, sampled, ended_ns)
 
     def _begin(self, sequence: RunningSequence) -> bool:
@@ -254,7 +254,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
             return False
         sequence.prefilled = sequence.cached
         if self._encoder is not None:
-            self._encoder.request_after(sequence.prefilled, request.pieces, request.client)
+            self._encoder.request_after(sequence.prefilled, request.spans, request.client)
         self._output.add(Started(request.id, len(request.tokens), sequence.cached))
         return True
 
@@ -416,4 +416,4 @@ class EngineLoop(StepLoop[PreparedRequest]):
             self._engine.end(sequence.slot.index)
         sequence.slot.is_busy = False
         if self._encoder is not None:
-            self._encoder.call_off(sequence.request.pieces)
+            self._encoder.call_off(sequence.request.spans)

@@ -11,7 +11,7 @@ import msgspec
 
 from ollama_async.core.conversation import Sampling, Usage
 from ollama_async.workers.child.engines.engine import Constraint
-from ollama_async.workers.child.media import MediaPiece
+from ollama_async.workers.child.media import MediaSpan
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.messages import Cancel, Done, ToParent
 
@@ -32,7 +32,7 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     - ``logprobs``: as in :class:`~ollama_async.core.conversation.Inference`.
     - ``client``: whose turn it is. ``owner``: whose cached tokens may be reused; of those of other
       owners only the first ``public_tokens`` may, which the model itself contributes.
-    - ``pieces``: of images and recordings, by the places where they begin in ``tokens``, in order.
+    - ``spans``: of images and recordings, by the places where they begin in ``tokens``, in order.
     """
 
     id: int
@@ -50,11 +50,11 @@ class PreparedRequest(msgspec.Struct, frozen=True):
     owner: str = ""
     public_tokens: int = 0
     logprobs: int = -1
-    pieces: Mapping[int, MediaPiece] = {}
+    spans: Mapping[int, MediaSpan] = {}
 
     def without_media(self, tokens: list[int]) -> list[int]:
         """``tokens`` without the places of images and recordings, whose numbers are negative."""
-        return [token for token in tokens if token >= 0] if self.pieces else tokens
+        return [token for token in tokens if token >= 0] if self.spans else tokens
 
 
 P = TypeVar("P")

@@ -31,11 +31,11 @@ from ollama_async.workers.child import audio
 from ollama_async.workers.child.engines.engine import (
     EngineError,
     Layout,
-    PieceEmbeddings,
-    PieceShape,
     Pixels,
     Projector,
     Samples,
+    SpanEmbeddings,
+    SpanShape,
 )
 from ollama_async.workers.child.resource_limits import MakeRun, PreparationBudget, Run
 
@@ -71,36 +71,36 @@ _DIGEST_BYTES = 16
 class Media:
     """An image or a recording of one request.
 
-    ``embeddings``: those of its pieces, once there are any. ``error``: why there are none.
+    ``embeddings``: those of its spans, once there are any. ``error``: why there are none.
     """
 
     def __init__(self, data: bytes, digest: bytes, layout: Layout) -> None:
         self.data = data
         self.digest = digest
         self.layout = layout
-        self.embeddings: Sequence[PieceEmbeddings] = ()
+        self.embeddings: Sequence[SpanEmbeddings] = ()
         self.error = ""
 
 
-class MediaPiece(msgspec.Struct, frozen=True):
-    """The ``index``-th piece of ``media``, which takes ``length`` tokens of a prompt."""
+class MediaSpan(msgspec.Struct, frozen=True):
+    """The ``index``-th span of ``media``, which takes ``length`` tokens of a prompt."""
 
     media: Media
     index: int
     length: int
 
     @property
-    def embeddings(self) -> PieceEmbeddings:
+    def embeddings(self) -> SpanEmbeddings:
         return self.media.embeddings[self.index]
 
 
-def add_media(tokens: list[int], pieces: dict[int, MediaPiece], media: Media) -> None:
-    """Add what stands for ``media`` to the tokens of a prompt, and its pieces by their places."""
+def add_media(tokens: list[int], spans: dict[int, MediaSpan], media: Media) -> None:
+    """Add what stands for ``media`` to the tokens of a prompt, and its spans by their places."""
     place = int.from_bytes(media.digest[:_DIGEST_BYTES]) << _PLACE_BITS
     number = 0
     for part in media.layout:
-        if isinstance(part, PieceShape):
-            pieces[len(tokens)] = MediaPiece(media, number, part.tokens)
+        if isinstance(part, SpanShape):
+            spans[len(tokens)] = MediaSpan(media, number, part.tokens)
             number += 1
             tokens += range(-1 - place, -1 - place - part.tokens, -1)
             place += part.tokens
@@ -200,7 +200,7 @@ class MediaEncoder:
         self._projector = projector
         self._notify = notify
         self._run = run
-        self._cache: BoundedCache[bytes, Sequence[PieceEmbeddings]] = BoundedCache(
+        self._cache: BoundedCache[bytes, Sequence[SpanEmbeddings]] = BoundedCache(
             _LAYOUTS, CACHE_BYTES
         )
         self._changed = threading.Condition()
@@ -229,9 +229,9 @@ class MediaEncoder:
                 self._waiting.put(client, id(media), media)
                 self._changed.notify()
 
-    def request_after(self, begin: int, pieces: Mapping[int, MediaPiece], client: str) -> None:
-        """:meth:`request` all that have a piece at ``begin`` or after it in a prompt."""
-        waited_for = {id(piece.media): piece.media for at, piece in pieces.items() if at >= begin}
+    def request_after(self, begin: int, spans: Mapping[int, MediaSpan], client: str) -> None:
+        """:meth:`request` all that have a span at ``begin`` or after it in a prompt."""
+        waited_for = {id(span.media): span.media for at, span in spans.items() if at >= begin}
         for media in waited_for.values():
             self.request(media, client)
 
@@ -244,27 +244,27 @@ class MediaEncoder:
             self._needed = frozenset(id(media) for media, _ in needed)
             self._changed.notify()
 
-    def free_before(self, begin: int, pieces: Mapping[int, MediaPiece]) -> None:
+    def free_before(self, begin: int, spans: Mapping[int, MediaSpan]) -> None:
         """A prompt has been read up to ``begin``: free the embeddings that it does not need any
         more, and while there are too many, those that it needs again later.
         """
-        read = {id(piece.media): piece.media for at, piece in pieces.items() if at < begin}
-        needed = [id(each.media) for at, each in pieces.items() if at + each.length > begin]
+        read = {id(span.media): span.media for at, span in spans.items() if at < begin}
+        needed = [id(each.media) for at, each in spans.items() if at + each.length > begin]
         with self._changed:
             for media in read.values():
                 is_full = self._held_bytes > AHEAD_BYTES
                 if id(media) not in (needed[:1] if is_full else needed):
                     self._free(media)
 
-    def call_off(self, pieces: Mapping[int, MediaPiece]) -> None:
+    def call_off(self, spans: Mapping[int, MediaSpan]) -> None:
         """Nobody waits for these any more. Files that are not being encoded yet are forgotten at
         once: a client that cancels must not fill the memory with them.
         """
         with self._changed:
-            for piece in pieces.values():
-                self._waiting.remove(id(piece.media))
-                self._free(piece.media)
-                if piece.media is self._encoding:
+            for span in spans.values():
+                self._waiting.remove(id(span.media))
+                self._free(span.media)
+                if span.media is self._encoding:
                     self._encoding = None
 
     # The encoder's own thread
@@ -299,7 +299,7 @@ class MediaEncoder:
             self._is_closed = True
             self._changed.notify()
 
-    def _encode(self, media: Media) -> Sequence[PieceEmbeddings] | None:
+    def _encode(self, media: Media) -> Sequence[SpanEmbeddings] | None:
         """The embeddings; None if that failed."""
         embeddings = self._cache.get(media.digest)
         if embeddings is None:
@@ -322,7 +322,7 @@ class MediaEncoder:
             return next(self._waiting.heads(), None)
         return next((media for media in self._waiting if id(media) in self._needed), None)
 
-    def _hold(self, media: Media, embeddings: Sequence[PieceEmbeddings]) -> None:
+    def _hold(self, media: Media, embeddings: Sequence[SpanEmbeddings]) -> None:
         media.embeddings = embeddings
         self._held[id(media)] = _size(embeddings)
         self._held_bytes += self._held[id(media)]
@@ -333,7 +333,7 @@ class MediaEncoder:
         self._changed.notify()
 
 
-def _size(embeddings: Sequence[PieceEmbeddings]) -> int:
+def _size(embeddings: Sequence[SpanEmbeddings]) -> int:
     return sum(each.vectors.nbytes for each in embeddings)
 
 
@@ -353,8 +353,8 @@ def _yield_to_steps() -> None:
     os.setpriority(os.PRIO_PROCESS, thread, priority + NICENESS)
 
 
-def _check(embeddings: Sequence[PieceEmbeddings], layout: Layout) -> None:
+def _check(embeddings: Sequence[SpanEmbeddings], layout: Layout) -> None:
     """:raises EngineError: they are not those that were counted."""
-    counted = [part for part in layout if isinstance(part, PieceShape)]
-    if [PieceShape(len(each.vectors), each.positions) for each in embeddings] != counted:
+    counted = [part for part in layout if isinstance(part, SpanShape)]
+    if [SpanShape(len(each.vectors), each.positions) for each in embeddings] != counted:
         raise EngineError("the library made other embeddings than it had announced")

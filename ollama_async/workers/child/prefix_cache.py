@@ -66,7 +66,7 @@ class Slot(msgspec.Struct):
 
 class PrefixQuery(msgspec.Struct, frozen=True):
     """A prompt, and what it may reuse: all of its ``owner``'s tokens, of other owners' no more than
-    the first ``public_tokens``; nothing unless it ``reuses``. ``pieces``: where those of images
+    the first ``public_tokens``; nothing unless it ``reuses``. ``spans``: where those of images
     begin, and their lengths; each is reused whole.
     """
 
@@ -74,11 +74,11 @@ class PrefixQuery(msgspec.Struct, frozen=True):
     owner: str = ""
     public_tokens: int = 0
     reuses: bool = True
-    pieces: Sequence[tuple[int, int]] = ()
+    spans: Sequence[tuple[int, int]] = ()
 
     def round_down(self, length: int) -> int:
-        """``length``, or the beginning of the piece that it would cut."""
-        return next((at for at, size in self.pieces if at < length < at + size), length)
+        """``length``, or the beginning of the span that it would cut."""
+        return next((at for at, size in self.spans if at < length < at + size), length)
 
     def shared_with(self, tokens: list[int], owner: str) -> int:
         """The length of the common prefix with ``owner``'s ``tokens`` that it may reuse."""

@@ -133,7 +133,7 @@ class RequestPreparer:
         if not tokens:
             raise BadRequest("the prompt is empty")
         constraint = self._constrain(inference, encoded, budget)
-        shift = inference.shift and not encoded.pieces  # it would cut images
+        shift = inference.shift and not encoded.spans  # it would cut images
         window = num_ctx  # without a shift, the answer ends there
         if shift and self._facts.can_shift:
             window = max(num_ctx, min(MIN_WINDOW, self._facts.num_ctx))
@@ -157,7 +157,7 @@ class RequestPreparer:
             owner=owner,
             public_tokens=public_tokens,
             logprobs=inference.logprobs,
-            pieces=encoded.pieces,
+            spans=encoded.spans,
         )
 
     def _check_sampling(self, sampling: Sampling) -> None:

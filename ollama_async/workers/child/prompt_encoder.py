@@ -24,7 +24,7 @@ from ollama_async.prompts.chat_format import ChatFormat
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.prompts.truncation import cut_middle, truncate
 from ollama_async.workers.child.engines.engine import Engine
-from ollama_async.workers.child.media import Media, MediaPiece, MediaReader, add_media
+from ollama_async.workers.child.media import Media, MediaReader, MediaSpan, add_media
 from ollama_async.workers.child.media_markers import mark, mark_raw, show, split
 from ollama_async.workers.child.output_parser import OutputParser
 from ollama_async.workers.child.prefix_cache import common_prefix_length
@@ -136,7 +136,7 @@ class ChatFormatCache:
 class EncodedPrompt(msgspec.Struct, frozen=True):
     """A prompt as the model reads it, and what reads the answer; see
     :class:`~ollama_async.workers.child.mailbox.PreparedRequest`. ``is_cut``: the middle of
-    ``tokens`` was removed. ``pieces``: of images and recordings.
+    ``tokens`` was removed. ``spans``: of images and recordings.
     """
 
     tokens: list[int]
@@ -145,7 +145,7 @@ class EncodedPrompt(msgspec.Struct, frozen=True):
     parser: OutputParser | None = None
     special: Mapping[int, bytes] = {}
     delimiters: Delimiters = Delimiters()
-    pieces: Mapping[int, MediaPiece] = {}
+    spans: Mapping[int, MediaSpan] = {}
 
 
 class PromptEncoder:
@@ -184,7 +184,7 @@ class PromptEncoder:
         encoded = self._encode(inference, num_ctx, budget, owner)
         if len(encoded.tokens) < num_ctx:
             return encoded
-        if encoded.pieces or not (inference.shift and inference.prompt.truncate):
+        if encoded.spans or not (inference.shift and inference.prompt.truncate):
             raise ContextExceeded(TOO_LONG)
         tokens = cut_middle(encoded.tokens, num_ctx=num_ctx, keep=keep)
         return msgspec.structs.replace(encoded, tokens=tokens, is_cut=True)
@@ -198,8 +198,8 @@ class PromptEncoder:
         media = self._read_media(prompt.messages, budget, owner)
         if prompt.raw is not None:
             text = mark_raw(prompt.raw, len(media), num_ctx) if media else prompt.raw
-            tokens, pieces = self._tokenize_all(text, media, context, num_ctx, budget)
-            return EncodedPrompt(tokens or self._start_of_text(), text, pieces=pieces)
+            tokens, spans = self._tokenize_all(text, media, context, num_ctx, budget)
+            return EncodedPrompt(tokens or self._start_of_text(), text, spans=spans)
         if media:
             prompt = msgspec.structs.replace(prompt, messages=mark(prompt.messages))
             inference = msgspec.structs.replace(inference, prompt=prompt)
@@ -243,14 +243,14 @@ class PromptEncoder:
         bound = self._chat_formats.get_or_make(spec, run, budget.allow_build)
         chat_format = bound.chat_format
 
-        def render(candidate: Prompt) -> tuple[Prompt, str, list[int], dict[int, MediaPiece]]:
+        def render(candidate: Prompt) -> tuple[Prompt, str, list[int], dict[int, MediaSpan]]:
             text = run(lambda: chat_format.render(candidate))
             return candidate, text, *self._tokenize_all(text, media, context, num_ctx, budget)
 
         if prompt.truncate:
             most, num_predict = max(1, num_ctx // RESERVE_SHARE), inference.sampling.num_predict
             reserve = min(max(1, num_predict), most) if num_predict >= 0 else most
-            kept, text, tokens, pieces = truncate(
+            kept, text, tokens, spans = truncate(
                 prompt,
                 render,
                 lambda candidate: len(candidate[2]),
@@ -258,7 +258,7 @@ class PromptEncoder:
                 target=num_ctx - reserve,
             )
         else:
-            kept, text, tokens, pieces = render(prompt)
+            kept, text, tokens, spans = render(prompt)
         # a limit of its own: the candidates may have used theirs up
         started = budget.start_rendering()(lambda: chat_format.start(kept, text))
         parser = None
@@ -271,7 +271,7 @@ class PromptEncoder:
             parser,
             {} if parser is None else bound.special,
             chat_format.delimiters(kept, text),
-            pieces,
+            spans,
         )
 
     def count_public(
@@ -325,26 +325,26 @@ class PromptEncoder:
         context: list[int],
         num_ctx: int,
         budget: PreparationBudget,
-    ) -> tuple[list[int], dict[int, MediaPiece]]:
+    ) -> tuple[list[int], dict[int, MediaSpan]]:
         """``context`` and the tokens of ``text``, in which markers stand for ``media``. What comes
         behind an image that does not fit any more is missing: a text, or a template, may repeat
         its images without end.
 
         :raises TemplateFailed: there is a marker of another image.
         """
-        tokens, pieces = list(context), dict[int, MediaPiece]()
+        tokens, spans = list(context), dict[int, MediaSpan]()
         if not media:
-            return tokens + self._tokenize(text, num_ctx, budget, is_first=not context), pieces
+            return tokens + self._tokenize(text, num_ctx, budget, is_first=not context), spans
         for part in split(text):
             if isinstance(part, int):
                 if part >= len(media):
                     raise TemplateFailed("the template changes the places of images")
-                add_media(tokens, pieces, media[part])
+                add_media(tokens, spans, media[part])
                 if len(tokens) > num_ctx:
                     break
             else:
                 tokens += self._tokenize(part, num_ctx, budget, is_first=not tokens)
-        return tokens, pieces
+        return tokens, spans
 
     def _tokenize(
         self, text: str, num_ctx: int, budget: PreparationBudget, *, is_first: bool

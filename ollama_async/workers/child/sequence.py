@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ollama_async.core.conversation import Usage
 from ollama_async.workers.child.engines.engine import Engine, Row
 from ollama_async.workers.child.mailbox import PreparedRequest
-from ollama_async.workers.child.media import MediaPiece
+from ollama_async.workers.child.media import MediaSpan
 from ollama_async.workers.child.prefix_cache import PrefixQuery, Slot
 
 REPEATS = 16
@@ -84,28 +84,28 @@ class RunningSequence:
         return len(self.request.tokens) - self.prefilled
 
     @property
-    def next_piece(self) -> tuple[MediaPiece, int] | None:
-        """The piece of an image or a recording that comes next in the prompt, and how many of its
+    def next_span(self) -> tuple[MediaSpan, int] | None:
+        """The span of an image or a recording that comes next in the prompt, and how many of its
         tokens are in the slot already.
         """
-        for at, piece in self.request.pieces.items():
-            if at <= self.prefilled < at + piece.length:
-                return piece, self.prefilled - at
+        for at, span in self.request.spans.items():
+            if at <= self.prefilled < at + span.length:
+                return span, self.prefilled - at
         return None
 
     @property
     def is_encoded(self) -> bool:
-        """Whether that piece, if there is one, has its embeddings."""
-        following = self.next_piece
+        """Whether that span, if there is one, has its embeddings."""
+        following = self.next_span
         return following is None or bool(following[0].media.embeddings)
 
     @property
     def readable(self) -> int:
-        """Tokens of the prompt that can be read now: up to the next such piece."""
-        if not self.request.pieces:
+        """Tokens of the prompt that can be read now: up to the next such span."""
+        if not self.request.spans:
             return self.missing
         end = len(self.request.tokens)
-        return min((at for at in self.request.pieces if at >= self.prefilled), default=end) - (
+        return min((at for at in self.request.spans if at >= self.prefilled), default=end) - (
             self.prefilled
         )
 

@@ -7,7 +7,7 @@ import pytest
 
 from ollama_async.core.conversation import Logprobs, Prompt, Sampling
 from ollama_async.core.errors import LoadFailed
-from ollama_async.workers.child.engines.engine import PieceShape, Row
+from ollama_async.workers.child.engines.engine import Row, SpanShape
 from ollama_async.workers.messages import Done, Failed
 from tests.integration.llama_engine.media_harness import MediaWorker, open_vision_engine, user
 from tests.media_files import noise, photo, tone, wav_file
@@ -109,8 +109,8 @@ def logits_by_us(engine, data, before, after, *, chunk=1 << 30):
     place = len(before)
     pieces = iter(engine.projector.encode(data))
     for part in engine.projector.layout(data.shape):
-        size = part.tokens if isinstance(part, PieceShape) else len(part)
-        if not isinstance(part, PieceShape):
+        size = part.tokens if isinstance(part, SpanShape) else len(part)
+        if not isinstance(part, SpanShape):
             engine.step([Row(0, part, place, samples=False)])
             place += size
             continue

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from ollama_async.core.conversation import Logprobs
 from ollama_async.workers.child import media as media_module
 from ollama_async.workers.child.batching import MIN_CHUNK
-from ollama_async.workers.child.engines.engine import PieceEmbeddings
-from ollama_async.workers.child.media import Media, MediaEncoder, MediaPiece
+from ollama_async.workers.child.engines.engine import SpanEmbeddings
+from ollama_async.workers.child.media import Media, MediaEncoder, MediaSpan
 from ollama_async.workers.messages import Cancel, Deltas, Done, Failed
 from tests.unit.child.conftest import answer_to
 from tests.unit.child.loop_harness import LoopHarness, prepared
@@ -37,7 +37,7 @@ class Encoder(MediaEncoder):
 
     def encode(self, media):
         vectors = np.zeros((30, 1), np.float32)
-        media.embeddings = [PieceEmbeddings(vectors, 30, self.is_causal)] * 9
+        media.embeddings = [SpanEmbeddings(vectors, 30, self.is_causal)] * 9
 
     def encode_all(self, *, fails=False):
         """What is requested; or none can be."""
@@ -65,8 +65,8 @@ def with_image(number, before, size, after, *, count=5, media=None, **more):
     media = media or Media(b"", b"", ())
     place = 10_000
     image = range(-place - 1, -place - 1 - size, -1)
-    pieces = {len(before): MediaPiece(media, 0, size)}
-    return prepared(number, [*before, *image, *after], count, pieces=pieces, **more), media
+    pieces = {len(before): MediaSpan(media, 0, size)}
+    return prepared(number, [*before, *image, *after], count, spans=pieces, **more), media
 
 
 def test_a_piece_is_read_whole_and_alone(harness, encoder):
@@ -100,7 +100,7 @@ def test_an_image_of_a_seeded_request_is_split_as_always(fake_engine, encoder, t
     harness.engine_loop._encoder = encoder
     harness.planner.costs.observe(0, 64, took_s)
     request, media = with_image(1, range(4), 300, range(5), num_ctx=512, seed=1)
-    media.embeddings = [PieceEmbeddings(np.zeros((300, 1), np.float32), 300)]
+    media.embeddings = [SpanEmbeddings(np.zeros((300, 1), np.float32), 300)]
     harness.put(request)
     harness.finish(1)
     sizes = [size for step in harness.engine.steps for _, size, _ in step]
@@ -153,8 +153,8 @@ def test_embeddings_that_have_been_read_are_freed(harness, encoder, is_causal):
     """Not those of an image that comes again."""
     encoder.is_causal = is_causal
     first, twice = Media(b"", b"", ()), Media(b"", b"", ())
-    pieces = {0: MediaPiece(twice, 0, 4), 4: MediaPiece(first, 0, 14), 18: MediaPiece(twice, 0, 4)}
-    request = prepared(1, [*range(-22, 0), 1, 2, 3], 5, pieces=pieces)
+    pieces = {0: MediaSpan(twice, 0, 4), 4: MediaSpan(first, 0, 14), 18: MediaSpan(twice, 0, 4)}
+    request = prepared(1, [*range(-22, 0), 1, 2, 3], 5, spans=pieces)
     encoder.encode(first)
     encoder.encode(twice)
     harness.put(request, prepared(2, range(4), 9))
@@ -216,10 +216,10 @@ def test_clients_take_turns_with_pieces_and_texts(harness, encoder):
     """A client with many images does not keep another's long text waiting."""
     media = Media(b"", b"", ())
     encoder.encode(media)
-    pieces = {at: MediaPiece(media, 0, 8) for at in range(0, 48, 8)}
+    pieces = {at: MediaSpan(media, 0, 8) for at in range(0, 48, 8)}
     images = [-number - 1 for number in range(48)]
     harness.put(
-        prepared(1, [*images, 1], 3, pieces=pieces, client="images"),
+        prepared(1, [*images, 1], 3, spans=pieces, client="images"),
         prepared(2, range(45), 3, client="text"),
     )
     harness.finish(1, 2)
@@ -234,8 +234,8 @@ def test_clients_take_turns_with_pieces(harness, encoder):
     for number, client in ((1, "a"), (2, "b")):
         encoder.encode(media := Media(b"", b"", ()))
         images = [-100 * number - at for at in range(48)]
-        pieces = {at: MediaPiece(media, 0, 8) for at in range(0, 48, 8)}
-        harness.put(prepared(number, [*images, 1], 3, pieces=pieces, client=client))
+        pieces = {at: MediaSpan(media, 0, 8) for at in range(0, 48, 8)}
+        harness.put(prepared(number, [*images, 1], 3, spans=pieces, client=client))
     harness.finish(1, 2)
     assert [step[0][0] for step in harness.engine.steps[:12]] == [0, 1] * 6
 
@@ -321,10 +321,10 @@ def with_images(number, beginning, images, end, count, **more):
     tokens, pieces = list(range(beginning)), {}
     for which in images:
         size = IMAGE_SIZES[which]
-        pieces[len(tokens)] = MediaPiece(Media(b"", bytes([which]), ()), 0, size)
+        pieces[len(tokens)] = MediaSpan(Media(b"", bytes([which]), ()), 0, size)
         tokens += [-100 * (which + 1) - at for at in range(size)]
     tokens += [number % 50] * end
-    return prepared(number, tokens, count, num_ctx=80, pieces=pieces, **more)
+    return prepared(number, tokens, count, num_ctx=80, spans=pieces, **more)
 
 
 media_events = st.lists(
@@ -421,7 +421,7 @@ class ThreadlessEncoder(MediaEncoder):
         if self.fails:
             media.error = "no"
             return None
-        made = [PieceEmbeddings(np.zeros((30, 8), np.float32), 30, self.is_causal)]
+        made = [SpanEmbeddings(np.zeros((30, 8), np.float32), 30, self.is_causal)]
         if self.is_caching:
             self._cache.put(media.digest, made, FILE)
         return made
@@ -443,7 +443,7 @@ def bounded(fake_engine, monkeypatch):
 
 
 def held_bytes(requests):
-    media = {id(each.media): each.media for one in requests for each in one.pieces.values()}
+    media = {id(each.media): each.media for one in requests for each in one.spans.values()}
     return sum(part.vectors.nbytes for each in media.values() for part in each.embeddings)
 
 
@@ -474,7 +474,7 @@ def test_each_slot_gets_its_next_image_though_another_holds_many(bounded):
     encoder.encode_next()
     bounded.put(one)
     bounded.iterate()
-    first, second = (piece.media for piece in one.pieces.values())
+    first, second = (piece.media for piece in one.spans.values())
     assert held_bytes([many]) == 2 * FILE
     for _ in range(4):
         encoder.encode_next()
@@ -505,7 +505,7 @@ def test_a_cached_image_is_read_at_once_when_there_is_room_again(bounded):
     encoder._held_bytes = AHEAD
     bounded.put(request)
     bounded.iterate()
-    (media,) = (piece.media for piece in request.pieces.values())
+    (media,) = (piece.media for piece in request.spans.values())
     encoder._cache.put(media.digest, encoder._encode(media), FILE)
     encoder._held_bytes = 0
     assert bounded.engine_loop._step()
@@ -532,8 +532,8 @@ def test_an_image_that_is_being_encoded_for_nobody_is_not_held(bounded):
 def test_images_that_come_again_are_made_again_rather_than_held(bounded):
     encoder = bounded.engine_loop._encoder
     images = [Media(b"", bytes([which]), ()) for which in range(4)]
-    pieces = {8 * at: MediaPiece(images[at % 4], 0, 8) for at in range(8)}
-    request = prepared(1, [*range(-64, 0), 1], 3, num_ctx=80, pieces=pieces)
+    pieces = {8 * at: MediaSpan(images[at % 4], 0, 8) for at in range(8)}
+    request = prepared(1, [*range(-64, 0), 1], 3, num_ctx=80, spans=pieces)
     bounded.put(request)
     while 1 not in bounded.ends():
         bounded.iterate()

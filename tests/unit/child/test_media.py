@@ -10,8 +10,8 @@ import pytest
 
 from ollama_async.core.errors import BadRequest
 from ollama_async.workers.child import media
-from ollama_async.workers.child.engines.engine import EngineError, PieceEmbeddings, PieceShape
-from ollama_async.workers.child.media import Media, MediaEncoder, MediaPiece, MediaReader, add_media
+from ollama_async.workers.child.engines.engine import EngineError, SpanEmbeddings, SpanShape
+from ollama_async.workers.child.media import Media, MediaEncoder, MediaReader, MediaSpan, add_media
 from ollama_async.workers.child.resource_limits import OverBudget, PreparationBudget
 from tests.media_files import image_file, noise, photo, tone, wav_file
 
@@ -34,14 +34,14 @@ class Projector:
         self.counted.append(shape)
         if shape[1] > 500:
             raise EngineError("too wide")
-        return ((1,), PieceShape(shape[1] // 10, shape[1] // 10), (2,))
+        return ((1,), SpanShape(shape[1] // 10, shape[1] // 10), (2,))
 
     def encode(self, data):
         self.encoded.append(data.shape)
         if self.error:
             raise self.error
         size = data.shape[1] // 10 + self.size_error
-        return [PieceEmbeddings(np.full((size, 4), 0.5, np.float32), size)]
+        return [SpanEmbeddings(np.full((size, 4), 0.5, np.float32), size)]
 
     def decode_audio(self, data):
         return np.zeros(len(data), np.float32)
@@ -84,7 +84,7 @@ def media_of(file, *layout):
 def test_places_are_negative_and_depend_on_the_file():
     def places(file):
         tokens, pieces = [7], {}
-        add_media(tokens, pieces, media_of(file, (1,), PieceShape(3, 3), (2,), PieceShape(2, 1)))
+        add_media(tokens, pieces, media_of(file, (1,), SpanShape(3, 3), (2,), SpanShape(2, 1)))
         return tokens, pieces
 
     tokens, pieces = places(b"a")
@@ -100,9 +100,9 @@ def test_places_are_negative_and_depend_on_the_file():
 
 
 def test_pieces_have_their_embeddings(projector):
-    made = media_of(photo(), PieceShape(4, 4))
+    made = media_of(photo(), SpanShape(4, 4))
     made.embeddings = projector.encode(noise())
-    assert MediaPiece(made, 0, 4).embeddings.positions == 4
+    assert MediaSpan(made, 0, 4).embeddings.positions == 4
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_pieces_have_their_embeddings(projector):
 def test_a_file_is_counted_once(reader, projector):
     one, other = reader.read_all([photo(0), photo(1)], budget(), "")
     again, _ = reader.read_all([photo(0), photo(1)], budget(is_quick=True), "")
-    assert again.layout == one.layout == ((1,), PieceShape(4, 4), (2,))
+    assert again.layout == one.layout == ((1,), SpanShape(4, 4), (2,))
     assert again.digest == one.digest != other.digest
     assert projector.counted == [(30, 40, 3)] * 2
 
@@ -263,11 +263,11 @@ def test_what_nobody_waits_for_is_forgotten_at_once(projector, reader):
     """Another file may be encoded for many seconds."""
     encoder = MediaEncoder(projector, lambda: None)
     one, other = counted(reader, photo(0), photo(1))
-    encoder.request_after(0, {0: MediaPiece(one, 0, 4), 4: MediaPiece(one, 1, 4)}, "")
+    encoder.request_after(0, {0: MediaSpan(one, 0, 4), 4: MediaSpan(one, 1, 4)}, "")
     encoder.request(other, "")
     gone = weakref.ref(one)
-    encoder.call_off({0: MediaPiece(one, 0, 4)})
-    encoder.call_off({0: MediaPiece(one, 0, 4)})
+    encoder.call_off({0: MediaSpan(one, 0, 4)})
+    encoder.call_off({0: MediaSpan(one, 0, 4)})
     del one
     assert gone() is None
     assert encoder._waiting.take() is other

@@ -47,13 +47,13 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class PieceEmbeddings(msgspec.Struct, frozen=True):
-    """What the model reads of one piece of an image or a recording, in place of tokens.
+class SpanEmbeddings(msgspec.Struct, frozen=True):
+    """What the model reads of one span of an image or a recording, in place of tokens.
 
     ``vectors``: one for each place in the prompt. With positions of several dimensions, that of
     vector i in dimension d is ``offsets[d, i] + slopes[d, i] * p``, where p is the position of the
-    piece; without, they are None. The next token comes ``positions`` after p. ``is_causal``: a
-    vector is evaluated without those after it, so the piece may be split.
+    span; without, they are None. The next token comes ``positions`` after p. ``is_causal``: a
+    vector is evaluated without those after it, so the span may be split.
     """
 
     vectors: NDArray[np.float32]
@@ -62,15 +62,15 @@ class PieceEmbeddings(msgspec.Struct, frozen=True):
     offsets: NDArray[np.int32] | None = None
     slopes: NDArray[np.int32] | None = None
 
-    def part(self, begin: int, size: int) -> PieceEmbeddings:
-        """``size`` vectors from ``begin`` on, as a piece that comes ``begin`` tokens later."""
+    def part(self, begin: int, size: int) -> SpanEmbeddings:
+        """``size`` vectors from ``begin`` on, as a span that comes ``begin`` tokens later."""
         end = begin + size
         positions = size if end < len(self.vectors) else self.positions - begin
         offsets, slopes = self.offsets, self.slopes
         if offsets is not None and slopes is not None:
             offsets = offsets[:, begin:end] - np.int32(begin) * slopes[:, begin:end]
             slopes = slopes[:, begin:end]
-        return PieceEmbeddings(self.vectors[begin:end], positions, self.is_causal, offsets, slopes)
+        return SpanEmbeddings(self.vectors[begin:end], positions, self.is_causal, offsets, slopes)
 
 
 class Row(msgspec.Struct, gc=False):
@@ -83,7 +83,7 @@ class Row(msgspec.Struct, gc=False):
     tokens: Sequence[int]
     position: int
     samples: bool
-    embeddings: PieceEmbeddings | None = None
+    embeddings: SpanEmbeddings | None = None
 
 
 class Constraint(Protocol):
@@ -111,8 +111,8 @@ class Constraint(Protocol):
         """``token`` comes next; one that is not allowed is a failure."""
 
 
-class PieceShape(msgspec.Struct, frozen=True):
-    """The ``tokens`` that a piece of an image or a recording takes in a prompt, and the
+class SpanShape(msgspec.Struct, frozen=True):
+    """The ``tokens`` that a span of an image or a recording takes in a prompt, and the
     ``positions``, of which there are fewer if they have several dimensions.
     """
 
@@ -120,8 +120,8 @@ class PieceShape(msgspec.Struct, frozen=True):
     positions: int
 
 
-Layout = tuple[tuple[int, ...] | PieceShape, ...]
-"""What an image or a recording is in a prompt: tokens, and pieces between them."""
+Layout = tuple[tuple[int, ...] | SpanShape, ...]
+"""What an image or a recording is in a prompt: tokens, and spans between them."""
 
 Pixels = NDArray[np.uint8]
 """An image: height, width, and red, green and blue."""
@@ -151,8 +151,8 @@ class Projector(Protocol):
         :raises EngineError: it cannot be decoded.
         """
 
-    def encode(self, data: Pixels | Samples) -> list[PieceEmbeddings]:
-        """The pieces, in order. May take many seconds; one thread at a time, beside steps.
+    def encode(self, data: Pixels | Samples) -> list[SpanEmbeddings]:
+        """The spans, in order. May take many seconds; one thread at a time, beside steps.
 
         :raises EngineError: it failed.
         """

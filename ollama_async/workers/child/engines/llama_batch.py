@@ -9,7 +9,7 @@ from typing import Any
 import llama_cpp.llama_cpp as lib
 import numpy as np
 
-from ollama_async.workers.child.engines.engine import PieceEmbeddings, Row
+from ollama_async.workers.child.engines.engine import Row, SpanEmbeddings
 
 INVALID_BATCH = -1
 FAILURES = {
@@ -89,12 +89,12 @@ def _pointer(array: Any, kind: Any) -> Any:
     return ctypes.cast(array.ctypes.data, ctypes.POINTER(kind))
 
 
-class PieceBatch:
-    """A part of a piece's embeddings for one slot; ``llama_decode`` takes ``raw``. ``begin``: the
-    position of the piece. ``outputs``: which vectors get logits.
+class SpanBatch:
+    """A part of a span's embeddings for one slot; ``llama_decode`` takes ``raw``. ``begin``: the
+    position of the span. ``outputs``: which vectors get logits.
     """
 
-    def __init__(self, embeddings: PieceEmbeddings, part: slice, begin: int, slot: int) -> None:
+    def __init__(self, embeddings: SpanEmbeddings, part: slice, begin: int, slot: int) -> None:
         self._vectors = np.ascontiguousarray(embeddings.vectors[part])
         size = len(self._vectors)
         if embeddings.offsets is None or embeddings.slopes is None:
@@ -118,7 +118,7 @@ class PieceBatch:
 
 
 class SlotPositions:
-    """Which position each token of a slot has in the library: its index, unless pieces of images
+    """Which position each token of a slot has in the library: its index, unless spans of images
     before it took more tokens than positions.
     """
 

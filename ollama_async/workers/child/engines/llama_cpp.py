@@ -23,16 +23,16 @@ from ollama_async.workers.child.engines.engine import (
     Constraint,
     EngineError,
     EngineFacts,
-    PieceEmbeddings,
     Progress,
     Row,
+    SpanEmbeddings,
 )
 from ollama_async.workers.child.engines.llama_batch import (
     FAILURES,
     INVALID_BATCH,
     LlamaBatch,
-    PieceBatch,
     SlotPositions,
+    SpanBatch,
 )
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
@@ -239,7 +239,7 @@ class LlamaCpp:
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         return log_probabilities(self.read_logits()[self._row_of[slot]], token, top)
 
-    def _step_embeddings(self, row: Row, embeddings: PieceEmbeddings) -> list[int]:
+    def _step_embeddings(self, row: Row, embeddings: SpanEmbeddings) -> list[int]:
         """In batches of their own: a batch has either tokens or embeddings."""
         positions = self._positions[row.slot]
         begin, size = positions.of(row.position), len(embeddings.vectors)
@@ -248,7 +248,7 @@ class LlamaCpp:
         try:
             for at in range(0, size, self._batch_size):
                 end = min(at + self._batch_size, size)
-                batch = PieceBatch(embeddings, slice(at, end), begin, row.slot)
+                batch = SpanBatch(embeddings, slice(at, end), begin, row.slot)
                 if row.samples and end == size:
                     batch.outputs[-1] = 1
                 status = lib.llama_decode(self._context, batch.raw)

@@ -24,11 +24,11 @@ from ollama_async.gguf.reader import read_header
 from ollama_async.workers.child.engines.engine import (
     EngineError,
     Layout,
-    PieceEmbeddings,
-    PieceShape,
     Pixels,
     Progress,
     Samples,
+    SpanEmbeddings,
+    SpanShape,
 )
 from ollama_async.workers.child.engines.llama_model import FLASH_ATTENTION, LogCapture, threads_of
 from ollama_async.workers.child.engines.untyped_projector import typed_projector
@@ -110,11 +110,11 @@ class LlamaProjector:
             raise EngineError(f"this model cannot hear: {self._audio_fault}")
         with self._chunks(shape, None) as chunks:
             layout = tuple(
-                PieceShape(*self._size_of(chunk)) if is_piece else _tokens_of(chunk)
-                for chunk, is_piece in chunks
+                SpanShape(*self._size_of(chunk)) if is_span else _tokens_of(chunk)
+                for chunk, is_span in chunks
             )
-            for chunk, is_piece in chunks:
-                if is_piece and not self._is_causal(chunk) and self._size_of(chunk)[0] > self._most:
+            for chunk, is_span in chunks:
+                if is_span and not self._is_causal(chunk) and self._size_of(chunk)[0] > self._most:
                     raise EngineError(
                         f"the image takes {self._size_of(chunk)[0]} tokens at once, but a batch of"
                         f" this model has at most {self._most} (num_batch)"
@@ -138,9 +138,9 @@ class LlamaProjector:
             mtmd.mtmd_bitmap_free(bitmap)
         return np.frombuffer(content, np.float32)
 
-    def encode(self, data: Pixels | Samples) -> list[PieceEmbeddings]:
+    def encode(self, data: Pixels | Samples) -> list[SpanEmbeddings]:
         with self._chunks(data.shape, data) as chunks:
-            return [self._encode(chunk) for chunk, is_piece in chunks if is_piece]
+            return [self._encode(chunk) for chunk, is_span in chunks if is_span]
 
     def close(self) -> None:
         mtmd.mtmd_free(self._context)
@@ -149,7 +149,7 @@ class LlamaProjector:
     def _chunks(
         self, shape: tuple[int, ...], data: Pixels | Samples | None
     ) -> Iterator[list[tuple[Any, bool]]]:
-        """The library's chunks, and whether each is a piece and not tokens. Without ``data`` they
+        """The library's chunks, and whether each is a span and not tokens. Without ``data`` they
         can only be counted.
         """
         chunks = mtmd.mtmd_input_chunks_init()
@@ -175,7 +175,7 @@ class LlamaProjector:
     def _is_causal(self, chunk: Any) -> bool:
         return not mtmd.mtmd_decode_use_non_causal(self._context, chunk)
 
-    def _encode(self, chunk: Any) -> PieceEmbeddings:
+    def _encode(self, chunk: Any) -> SpanEmbeddings:
         if mtmd.mtmd_encode_chunk(self._context, chunk) != 0:
             raise EngineError("the projector failed")
         tokens, positions = self._size_of(chunk)
@@ -186,7 +186,7 @@ class LlamaProjector:
         offsets = slopes = None
         if self._has_dimensions:
             offsets, slopes = _positions_of(chunk, tokens)
-        return PieceEmbeddings(vectors, positions, self._is_causal(chunk), offsets, slopes)
+        return SpanEmbeddings(vectors, positions, self._is_causal(chunk), offsets, slopes)
 
 
 def _bitmap(shape: tuple[int, ...], data: Pixels | Samples | None) -> Any:
@@ -208,7 +208,7 @@ def _tokens_of(chunk: Any) -> tuple[int, ...]:
 
 
 def _positions_of(chunk: Any, tokens: int) -> tuple[Any, Any]:
-    """Offsets and slopes: the positions for a piece at 0, and how they grow with its position."""
+    """Offsets and slopes: the positions for a span at 0, and how they grow with its position."""
     image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
     if not image:  # a recording: the same in all dimensions
         line = np.arange(tokens, dtype=np.int32)

@@ -34,12 +34,12 @@ from ollama_async.workers.child.engines.engine import (
     EngineError,
     EngineFacts,
     Layout,
-    PieceEmbeddings,
-    PieceShape,
     Pixels,
     Progress,
     Row,
     Samples,
+    SpanEmbeddings,
+    SpanShape,
 )
 from ollama_async.workers.load_spec import LoadSpec
 
@@ -237,10 +237,10 @@ class ScriptedProjector:
         self.sample_rate = _SAMPLE_RATE if "audio" in capabilities else 0
 
     def layout(self, shape: tuple[int, ...]) -> Layout:  # noqa: ARG002  # all are alike
-        return (PieceShape(_MEDIA_TOKENS, _MEDIA_TOKENS),)
+        return (SpanShape(_MEDIA_TOKENS, _MEDIA_TOKENS),)
 
     def decode_audio(self, data: bytes) -> Samples:
         return np.zeros(len(data), np.float32)
 
-    def encode(self, data: Pixels | Samples) -> list[PieceEmbeddings]:  # noqa: ARG002  # as above
-        return [PieceEmbeddings(np.zeros((_MEDIA_TOKENS, 1), np.float32), _MEDIA_TOKENS)]
+    def encode(self, data: Pixels | Samples) -> list[SpanEmbeddings]:  # noqa: ARG002  # as above
+        return [SpanEmbeddings(np.zeros((_MEDIA_TOKENS, 1), np.float32), _MEDIA_TOKENS)]
