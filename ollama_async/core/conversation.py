@@ -57,7 +57,7 @@ class Thought(msgspec.Struct, array_like=True, frozen=True, tag="t"):
     text: str
 
 
-class TokenLogprob(msgspec.Struct, array_like=True, frozen=True):
+class TokenLogprob(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """A token of an answer and the natural logarithm of its probability, by the raw logits.
 
     ``token``: its bytes, which may be a part of a character. ``top``: the most likely tokens in its
@@ -69,7 +69,7 @@ class TokenLogprob(msgspec.Struct, array_like=True, frozen=True):
     top: list[tuple[bytes, float]] = []
 
 
-class Logprobs(msgspec.Struct, array_like=True, frozen=True, tag="l"):
+class Logprobs(msgspec.Struct, array_like=True, frozen=True, tag="l", gc=False):
     """Of the tokens of one step, before the text, thinking and calls that came of them. These may
     be late, because they were held back, and may be missing: a stop string has no text.
     """
