@@ -96,10 +96,13 @@ async def test_one_greedy_client_does_not_starve_another(start_server):
             assert (await ask(http, tokens)).status_code == 200
             order.append(name)
 
-    first = asyncio.ensure_future(ask_from("127.0.0.2", "greedy", 200))
+    first = asyncio.ensure_future(ask_from("127.0.0.2", "greedy", 100_000))
     await server.eventually("ollama_requests_running", 1)
-    greedy = [first, *(asyncio.ensure_future(ask_from("127.0.0.2", "greedy")) for _ in range(7))]
+    others = [asyncio.ensure_future(ask_from("127.0.0.2", "greedy")) for _ in range(7)]
     await server.eventually("ollama_requests_queued", 7)
-    await asyncio.gather(ask_from("127.0.0.3", "modest"), *greedy)
+    others.append(asyncio.ensure_future(ask_from("127.0.0.3", "modest")))
+    await server.eventually("ollama_requests_queued", 8)
+    first.cancel()  # only now does a place become free
+    await asyncio.gather(*others)
 
     assert order.index("modest") <= 2
