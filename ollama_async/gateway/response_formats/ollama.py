@@ -50,7 +50,17 @@ class OllamaFormat(SingleChoice):
         return self.whole(answers) + b"\n"
 
     def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
-        raise NotImplementedError
+        (answer,) = answers
+        if self._renders_only:
+            debug_info = ollama.DebugInfo(answer.content.text, self._image_count)
+            return self._object(**self._nothing(), done=False, debug_info=debug_info)
+        return self._object(
+            **self._fields(answer.content),
+            done=True,
+            done_reason=answer.finish.reason,
+            logprobs=_answer_logprobs(answer.content.logprobs),
+            **self._figures(answer),
+        )
 
     def error(self, error: ServerError) -> bytes:
         return encode.to_line(error_object(Protocol.OLLAMA, error))
@@ -58,6 +68,22 @@ class OllamaFormat(SingleChoice):
     def _fields(self, content: AnswerContent) -> dict[str, Any]:
         """What a response says with this content."""
         raise NotImplementedError
+
+    def _nothing(self) -> dict[str, Any]:
+        """The same of one that shows the prompt instead."""
+        raise NotImplementedError
+
+    def _figures(self, answer: FinalAnswer) -> dict[str, Any]:
+        """What the last object has besides the content."""
+        usage = answer.finish.usage
+        return {
+            "total_duration": answer.total_ns,
+            "load_duration": answer.load_ns,
+            "prompt_eval_count": usage.prompt,
+            "prompt_eval_duration": usage.prompt_ns,
+            "eval_count": usage.answer,
+            "eval_duration": usage.answer_ns,
+        }
 
     def _line(self, before: bytes) -> Callable[[str], bytes]:
         """A function that makes one NDJSON line of a text and nothing else, in about 0.5 µs."""
@@ -86,19 +112,11 @@ class OllamaGenerateFormat(OllamaFormat):
             "tool_calls": _answer_calls(content.tool_calls),
         }
 
-    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
-        (answer,) = answers
-        if self._renders_only:
-            debug_info = ollama.DebugInfo(answer.content.text, self._image_count)
-            return self._object(response="", done=False, debug_info=debug_info)
-        return self._object(
-            **self._fields(answer.content),
-            done=True,
-            done_reason=answer.finish.reason,
-            context=answer.finish.context,
-            logprobs=_answer_logprobs(answer.content.logprobs),
-            **_figures(answer),
-        )
+    def _nothing(self) -> dict[str, Any]:
+        return {"response": ""}
+
+    def _figures(self, answer: FinalAnswer) -> dict[str, Any]:
+        return super()._figures(answer) | {"context": answer.finish.context}
 
 
 class OllamaChatFormat(OllamaFormat):
@@ -116,19 +134,8 @@ class OllamaChatFormat(OllamaFormat):
         )
         return {"message": message}
 
-    def whole(self, answers: Sequence[FinalAnswer]) -> bytes:
-        (answer,) = answers
-        if self._renders_only:
-            debug_info = ollama.DebugInfo(answer.content.text, self._image_count)
-            message = ollama.AnswerMessage(role="", content="")
-            return self._object(message=message, done=False, debug_info=debug_info)
-        return self._object(
-            **self._fields(answer.content),
-            done=True,
-            done_reason=answer.finish.reason,
-            logprobs=_answer_logprobs(answer.content.logprobs),
-            **_figures(answer),
-        )
+    def _nothing(self) -> dict[str, Any]:
+        return {"message": ollama.AnswerMessage(role="", content="")}
 
 
 class TokenizeFormat(OllamaGenerateFormat):
@@ -173,15 +180,3 @@ def _answer_calls(calls: list[ToolCall]) -> list[ollama.AnswerCall]:
 
 def _answer_logprobs(logprobs: list[TokenLogprob] | None) -> list[msgspec.Raw]:
     return [logprob_json(each, lists_none=False) for each in logprobs or ()]
-
-
-def _figures(answer: FinalAnswer) -> dict[str, int]:
-    usage = answer.finish.usage
-    return {
-        "total_duration": answer.total_ns,
-        "load_duration": answer.load_ns,
-        "prompt_eval_count": usage.prompt,
-        "prompt_eval_duration": usage.prompt_ns,
-        "eval_count": usage.answer,
-        "eval_duration": usage.answer_ns,
-    }
