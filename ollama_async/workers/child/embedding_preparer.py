@@ -16,12 +16,13 @@ from functools import partial
 
 from ollama_async.core.conversation import Detokenize, Embedding, Inference, Tokenize, Usage
 from ollama_async.core.errors import BadRequest, ContextExceeded, NotSupported, from_code
+from ollama_async.workers.child import tokenizing
 from ollama_async.workers.child.engines.embedding import EmbeddingEngine
 from ollama_async.workers.child.mailbox import PreparedEmbedding
 from ollama_async.workers.child.preprocessor import CANNOT_RANK
 from ollama_async.workers.child.prompt_encoder import LONGEST_TOKEN
 from ollama_async.workers.child.resource_limits import MakeRun, PreparationBudget
-from ollama_async.workers.child.tokenizing import check_tokens, detokenize, tokenize
+from ollama_async.workers.child.tokenizing import check_tokens
 from ollama_async.workers.messages import Done, Started, Submit, ToParent
 
 TOO_LONG = "the input length exceeds the context length"
@@ -54,10 +55,8 @@ class EmbeddingPreparer:
         """
         budget = PreparationBudget(self._make_run, is_quick=is_quick)
         match request.task:
-            case Tokenize() as task:
-                return tokenize(self._engine, request.id, task, budget)
-            case Detokenize() as task:
-                return detokenize(self._engine, request.id, task, budget)
+            case Tokenize() | Detokenize() as task:
+                return tokenizing.answer(self._engine, request.id, task, budget)
             case Inference():
                 raise NotSupported("this model computes embeddings and does not generate text")
             case Embedding() as task:

@@ -27,6 +27,7 @@ from ollama_async.core.conversation import (
 )
 from ollama_async.core.errors import BadRequest, Busy, NotSupported, ServerError
 from ollama_async.core.round_robin import RoundRobin
+from ollama_async.workers.child import tokenizing
 from ollama_async.workers.child.engines.engine import Constraint, Engine
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.mailbox import LIMIT, Mailbox, PreparedRequest
@@ -37,7 +38,7 @@ from ollama_async.workers.child.prompt_encoder import (
     PromptEncoder,
 )
 from ollama_async.workers.child.resource_limits import MakeRun, OverBudget, PreparationBudget
-from ollama_async.workers.child.tokenizing import answer_text, detokenize, tokenize
+from ollama_async.workers.child.tokenizing import answer_text
 from ollama_async.workers.messages import CONTEXT_LIMIT, Cancel, Failed, Submit, ToParent
 
 ANSWER_CONTEXTS = 10
@@ -102,10 +103,8 @@ class RequestPreparer:
         """
         budget = PreparationBudget(self._make_run, is_quick=is_quick)
         match request.task:
-            case Tokenize() as task:
-                return tokenize(self._engine, request.id, task, budget)
-            case Detokenize() as task:
-                return detokenize(self._engine, request.id, task, budget)
+            case Tokenize() | Detokenize() as task:
+                return tokenizing.answer(self._engine, request.id, task, budget)
             case Embedding() as task:
                 raise NotSupported(CANNOT_EMBED if task.query is None else CANNOT_RANK)
             case Inference(counts_only=True) as task:

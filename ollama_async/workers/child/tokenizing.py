@@ -36,13 +36,25 @@ class Tokenizer(Protocol):
     def piece_with_control(self, token: int) -> bytes: ...
 
 
-def tokenize(
+def answer(
+    tokenizer: Tokenizer,
+    request_id: int,
+    task: Tokenize | Detokenize,
+    budget: PreparationBudget,
+) -> list[ToParent]:
+    """The answer: its context is the tokens, or its content the text.
+
+    :raises BadRequest: the model does not have all tokens, or there are too many, or the text is
+        too long.
+    """
+    if isinstance(task, Tokenize):
+        return _tokenize(tokenizer, request_id, task, budget)
+    return _detokenize(tokenizer, request_id, task, budget)
+
+
+def _tokenize(
     tokenizer: Tokenizer, request_id: int, task: Tokenize, budget: PreparationBudget
 ) -> list[ToParent]:
-    """The answer, whose context is the tokens.
-
-    :raises BadRequest: there are too many, or the text is too long.
-    """
     if len(task.text.encode(errors="replace")) > INPUT_LIMIT_BYTES:
         raise BadRequest(f"the text has more than {INPUT_LIMIT_BYTES} bytes")
     budget.charge_tokenizing(len(task.text))
@@ -54,13 +66,9 @@ def tokenize(
     return [Started(request_id, len(tokens)), Done(request_id, "stop", Usage(), tokens)]
 
 
-def detokenize(
+def _detokenize(
     tokenizer: Tokenizer, request_id: int, task: Detokenize, budget: PreparationBudget
 ) -> list[ToParent]:
-    """The answer, whose content is the text.
-
-    :raises BadRequest: the model does not have all tokens, or the text is too long.
-    """
     budget.charge_tokenizing(len(task.tokens))
     tokens = check_tokens(task.tokens, tokenizer.facts.vocab_size, "tokens")
     pieces = {token: tokenizer.piece_with_control(token) for token in set(tokens)}
