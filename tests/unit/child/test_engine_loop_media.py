@@ -32,8 +32,8 @@ class Encoder(MediaEncoder):
     def set_needed(self, needed):
         pass
 
-    def call_off(self, pieces):
-        self.called_off += [piece.media for piece in pieces.values()]
+    def call_off(self, spans):
+        self.called_off += [span.media for span in spans.values()]
 
     def encode(self, media):
         vectors = np.zeros((30, 1), np.float32)
@@ -61,15 +61,15 @@ def harness(fake_engine, encoder):
 
 
 def with_image(number, before, size, after, *, count=5, media=None, **more):
-    """A request with one piece between two texts, and its image."""
+    """A request with one span between two texts, and its image."""
     media = media or Media(b"", b"", ())
     place = 10_000
     image = range(-place - 1, -place - 1 - size, -1)
-    pieces = {len(before): MediaSpan(media, 0, size)}
-    return prepared(number, [*before, *image, *after], count, spans=pieces, **more), media
+    spans = {len(before): MediaSpan(media, 0, size)}
+    return prepared(number, [*before, *image, *after], count, spans=spans, **more), media
 
 
-def test_a_piece_is_read_whole_and_alone(harness, encoder):
+def test_a_span_is_read_whole_and_alone(harness, encoder):
     request, media = with_image(1, range(20), 12, range(5))
     encoder.encode(media)
     harness.put(request)
@@ -80,7 +80,7 @@ def test_a_piece_is_read_whole_and_alone(harness, encoder):
     assert harness.texts()[1] == answer_to(request.tokens, 5)
 
 
-def test_a_causal_piece_is_read_in_chunks(harness, encoder):
+def test_a_causal_span_is_read_in_chunks(harness, encoder):
     encoder.is_causal = True
     request, media = with_image(1, range(4), 30, range(5))
     encoder.encode(media)
@@ -153,8 +153,8 @@ def test_embeddings_that_have_been_read_are_freed(harness, encoder, is_causal):
     """Not those of an image that comes again."""
     encoder.is_causal = is_causal
     first, twice = Media(b"", b"", ()), Media(b"", b"", ())
-    pieces = {0: MediaSpan(twice, 0, 4), 4: MediaSpan(first, 0, 14), 18: MediaSpan(twice, 0, 4)}
-    request = prepared(1, [*range(-22, 0), 1, 2, 3], 5, spans=pieces)
+    spans = {0: MediaSpan(twice, 0, 4), 4: MediaSpan(first, 0, 14), 18: MediaSpan(twice, 0, 4)}
+    request = prepared(1, [*range(-22, 0), 1, 2, 3], 5, spans=spans)
     encoder.encode(first)
     encoder.encode(twice)
     harness.put(request, prepared(2, range(4), 9))
@@ -188,7 +188,7 @@ def test_what_waited_for_a_failed_image_goes_on_at_once(harness):
     assert not harness.engine_loop._step()
 
 
-def test_a_failed_step_with_a_piece_ends_no_stream(harness, encoder):
+def test_a_failed_step_with_a_span_ends_no_stream(harness, encoder):
     harness.put(prepared(1, range(4), 40))
     harness.iterate(3)
     request, media = with_image(2, [], 4, range(5))
@@ -212,14 +212,14 @@ def test_a_cancelled_request_drops_its_images(harness):
     assert harness.engine_loop._encoder.called_off == [media]
 
 
-def test_clients_take_turns_with_pieces_and_texts(harness, encoder):
+def test_clients_take_turns_with_spans_and_texts(harness, encoder):
     """A client with many images does not keep another's long text waiting."""
     media = Media(b"", b"", ())
     encoder.encode(media)
-    pieces = {at: MediaSpan(media, 0, 8) for at in range(0, 48, 8)}
+    spans = {at: MediaSpan(media, 0, 8) for at in range(0, 48, 8)}
     images = [-number - 1 for number in range(48)]
     harness.put(
-        prepared(1, [*images, 1], 3, spans=pieces, client="images"),
+        prepared(1, [*images, 1], 3, spans=spans, client="images"),
         prepared(2, range(45), 3, client="text"),
     )
     harness.finish(1, 2)
@@ -230,12 +230,12 @@ def test_clients_take_turns_with_pieces_and_texts(harness, encoder):
     assert harness.texts()[2] == answer_to(range(45), 3)
 
 
-def test_clients_take_turns_with_pieces(harness, encoder):
+def test_clients_take_turns_with_spans(harness, encoder):
     for number, client in ((1, "a"), (2, "b")):
         encoder.encode(media := Media(b"", b"", ()))
         images = [-100 * number - at for at in range(48)]
-        pieces = {at: MediaSpan(media, 0, 8) for at in range(0, 48, 8)}
-        harness.put(prepared(number, [*images, 1], 3, spans=pieces, client=client))
+        spans = {at: MediaSpan(media, 0, 8) for at in range(0, 48, 8)}
+        harness.put(prepared(number, [*images, 1], 3, spans=spans, client=client))
     harness.finish(1, 2)
     assert [step[0][0] for step in harness.engine.steps[:12]] == [0, 1] * 6
 
@@ -268,7 +268,7 @@ def test_a_sampler_sees_no_places(harness, encoder, monkeypatch):
 
 
 def test_an_answer_that_ends_behind_an_image_ends_no_stream(harness, encoder):
-    """Its only token is sampled with the piece, before the step of the streams."""
+    """Its only token is sampled with the span, before the step of the streams."""
     harness.put(prepared(1, range(4), 40))
     harness.iterate(3)
     request, media = with_image(2, range(3), 4, [], count=1)
@@ -318,13 +318,13 @@ IMAGE_SIZES = (3, 9, 14)
 
 def with_images(number, beginning, images, end, count, **more):
     """A request that begins like others. Behind each image, or between them, is nothing."""
-    tokens, pieces = list(range(beginning)), {}
+    tokens, spans = list(range(beginning)), {}
     for which in images:
         size = IMAGE_SIZES[which]
-        pieces[len(tokens)] = MediaSpan(Media(b"", bytes([which]), ()), 0, size)
+        spans[len(tokens)] = MediaSpan(Media(b"", bytes([which]), ()), 0, size)
         tokens += [-100 * (which + 1) - at for at in range(size)]
     tokens += [number % 50] * end
-    return prepared(number, tokens, count, num_ctx=80, spans=pieces, **more)
+    return prepared(number, tokens, count, num_ctx=80, spans=spans, **more)
 
 
 media_events = st.lists(
@@ -474,7 +474,7 @@ def test_each_slot_gets_its_next_image_though_another_holds_many(bounded):
     encoder.encode_next()
     bounded.put(one)
     bounded.iterate()
-    first, second = (piece.media for piece in one.spans.values())
+    first, second = (span.media for span in one.spans.values())
     assert held_bytes([many]) == 2 * FILE
     for _ in range(4):
         encoder.encode_next()
@@ -505,7 +505,7 @@ def test_a_cached_image_is_read_at_once_when_there_is_room_again(bounded):
     encoder._held_bytes = AHEAD
     bounded.put(request)
     bounded.iterate()
-    (media,) = (piece.media for piece in request.spans.values())
+    (media,) = (span.media for span in request.spans.values())
     encoder._cache.put(media.digest, encoder._encode(media), FILE)
     encoder._held_bytes = 0
     assert bounded.engine_loop._step()
@@ -532,8 +532,8 @@ def test_an_image_that_is_being_encoded_for_nobody_is_not_held(bounded):
 def test_images_that_come_again_are_made_again_rather_than_held(bounded):
     encoder = bounded.engine_loop._encoder
     images = [Media(b"", bytes([which]), ()) for which in range(4)]
-    pieces = {8 * at: MediaSpan(images[at % 4], 0, 8) for at in range(8)}
-    request = prepared(1, [*range(-64, 0), 1], 3, num_ctx=80, spans=pieces)
+    spans = {8 * at: MediaSpan(images[at % 4], 0, 8) for at in range(8)}
+    request = prepared(1, [*range(-64, 0), 1], 3, num_ctx=80, spans=spans)
     bounded.put(request)
     while 1 not in bounded.ends():
         bounded.iterate()

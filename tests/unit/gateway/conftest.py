@@ -284,6 +284,16 @@ def ask(post, backend) -> Callable[..., Awaitable[Inference]]:
     return ask
 
 
+def everything(calls: list[ToolCall], *after: str) -> Callable[[FakeJob], None]:
+    """A script with thinking, text, these calls, and text after them."""
+
+    def script(job: FakeJob) -> None:
+        job.start().part(Thought("h"), Thought("m")).send("so ", "on").part(*calls)
+        job.send(*after).end()
+
+    return script
+
+
 def answer_ok(job: FakeJob) -> None:
     job.start().send("ok").end()
 

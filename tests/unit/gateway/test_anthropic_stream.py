@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.api import anthropic
-from ollama_async.core.conversation import Thought, ToolCall, ToolFunction, Usage
+from ollama_async.core.conversation import ToolCall, ToolFunction, Usage
 from ollama_async.core.errors import Busy, WorkerDied
 from ollama_async.core.scripted_models import Script
 from ollama_async.gateway.response_formats import AnswerContent, FinalAnswer
@@ -20,6 +20,7 @@ from ollama_async.gateway.response_formats import anthropic as formats
 from ollama_async.gateway.response_formats.anthropic import AnthropicFormat
 from ollama_async.queue.backend import Finish, Start
 from ollama_async.store.catalog import Catalog
+from tests.unit.gateway.conftest import everything
 
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "streams" / "anthropic.txt"
 CALLS = [
@@ -76,13 +77,7 @@ def events(data: bytes) -> list[anthropic.Event | anthropic.ErrorResponse]:
     return found
 
 
-def say_everything(job):
-    job.start()
-    job.part(Thought("h"), Thought("m"))
-    job.send("so ", "on")
-    job.part(*CALLS)
-    job.send("bye")
-    job.end()
+say_everything = everything(CALLS, "bye")
 
 
 @pytest.mark.usefixtures("counted_ids")

@@ -17,7 +17,6 @@ from ollama_async.api import decode, openai
 from ollama_async.core.conversation import (
     Logprobs,
     Message,
-    Thought,
     TokenLogprob,
     ToolCall,
     ToolFunction,
@@ -29,7 +28,13 @@ from ollama_async.gateway.handlers import generation
 from ollama_async.gateway.handlers.openai_messages import read_messages
 from ollama_async.gateway.job_builder import build_chat_job
 from ollama_async.store.catalog import Catalog
-from tests.unit.gateway.conftest import DEADLINE_S, answer_ok, data_of_events, make_post
+from tests.unit.gateway.conftest import (
+    DEADLINE_S,
+    answer_ok,
+    data_of_events,
+    everything,
+    make_post,
+)
 
 PATH = "/v1/chat/completions"
 ASKED = [{"role": "user", "content": "hi"}]
@@ -51,12 +56,7 @@ def post(session, url):
     return make_post(session, url + PATH, {"model": "m", "messages": ASKED})
 
 
-def say_everything(job):
-    job.start()
-    job.part(Thought("h"), Thought("m"))
-    job.send("so ", "on")
-    job.part(*CALLS)
-    job.end()
+say_everything = everything(CALLS)
 
 
 # -- answers --------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from ollama_async.gateway.client_budgets import SEND_BUDGET
 from ollama_async.gateway.handlers import openai_responses_request
 from ollama_async.gateway.response_formats import openai_responses
 from ollama_async.store.catalog import Catalog
-from tests.unit.gateway.conftest import answer_ok, make_post
+from tests.unit.gateway.conftest import answer_ok, everything, make_post
 
 PATH = "/v1/responses"
 DEADLINE_S = 10.0
@@ -87,13 +87,7 @@ def refused(post, backend):
     return refused
 
 
-def say_everything(job):
-    job.start()
-    job.part(Thought("h"), Thought("m"))
-    job.send("so ", "on")
-    job.part(*CALLS)
-    job.send("bye")
-    job.end()
+say_everything = everything(CALLS, "bye")
 
 
 def types(events):

@@ -20,6 +20,7 @@ from ollama_async.gateway import http_server
 from ollama_async.gateway.handlers.openai_items import read_stored
 from ollama_async.gateway.response_store import ITEMS_LIMIT, RESPONSES
 from ollama_async.store.catalog import Catalog
+from tests.unit.gateway.conftest import answer_ok
 
 PATH = "/v1/responses"
 DEADLINE_S = 10.0
@@ -75,10 +76,6 @@ def messages(backend):
 @pytest.fixture(autouse=True)
 def _answers(backend):
     backend.script = answer_ok
-
-
-def answer_ok(job):
-    job.start().send("ok").end()
 
 
 def think_talk_and_call(job):

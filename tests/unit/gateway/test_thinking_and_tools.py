@@ -9,6 +9,7 @@ import pytest
 from ollama_async.core.conversation import Thought, ToolCall, ToolFunction
 from ollama_async.core.scripted_models import Script
 from ollama_async.store.catalog import Catalog
+from tests.unit.gateway.conftest import everything
 
 GENERATE = "/api/generate"
 CHAT = "/api/chat"
@@ -43,13 +44,7 @@ def post(session, url):
     return post
 
 
-def say_everything(job):
-    job.start()
-    job.part(Thought("h"), Thought("m"))
-    job.send("so ", "on")
-    job.part(*CALLS)
-    job.send("bye")
-    job.end()
+say_everything = everything(CALLS, "bye")
 
 
 async def test_chat_streams_each_kind_in_its_place(post, backend):
