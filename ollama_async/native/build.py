@@ -2,8 +2,8 @@
 
 Dependencies cannot have compiler flags, so the library is built here from its source package, with
 two corrections (see docs/adr/0001-engine.md): our own header makes GCC's AMX code safe, and
-AVX512-FP16 is off. The wheel is cached under ``OLLAMA_ASYNC_CACHE``, by a key of all its inputs, so
-only the first build takes minutes.
+AVX512-FP16 is off. The wheel also gets the library's headers, for our kernels. It is cached under
+``OLLAMA_ASYNC_CACHE``, by a key of all its inputs, so only the first build takes minutes.
 
 Standard library only: installation runs this before any package is installed.
 """
@@ -39,6 +39,7 @@ REBUILD_COMMAND = "ollama-async engine build"
 """The command in log lines and errors."""
 
 HEADER = Path(__file__).with_name("gcc_amx.h")
+LIBRARY_HEADERS = Path(__file__).with_name("library_headers.cmake")
 BUILD_LIMIT_S = 3600.0
 INSTALL_LIMIT_S = 300.0
 _LOCK_POLL_S = 0.05
@@ -93,15 +94,19 @@ def make_recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -
     requirement = f"{DISTRIBUTION}=={VERSION}"
     ingredients = {
         "requirement": requirement,
-        # the header's content matters, its path does not
-        "arguments": [word.replace(shlex.quote(str(HEADER)), "HEADER") for word in arguments],
-        "header": hashlib.sha256(HEADER.read_bytes()).hexdigest(),
+        # the contents of our files matter, their folder does not
+        "arguments": [word.replace(str(HEADER.parent), "") for word in arguments],
+        "files": [_digest(HEADER), _digest(LIBRARY_HEADERS)],
         "compilers": [_compiler_version(compiler) for compiler in compilers],
         "environ": [environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")],
         "cpu": cpu_fingerprint(),
     }
     digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     return Recipe(requirement, arguments, f"{VERSION}-{digest[:16]}")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
@@ -121,7 +126,8 @@ def cmake_args(compilers: Compilers, users: str) -> tuple[str, ...]:
         else:
             others.append(word)
     ours = [f"-DCMAKE_{language}_FLAGS={' '.join(words)}" for language, words in flags.items()]
-    return ("-DGGML_NATIVE=ON", *ours, *others)
+    headers = f"-DCMAKE_PROJECT_llama_cpp_INCLUDE={LIBRARY_HEADERS}"
+    return ("-DGGML_NATIVE=ON", headers, *ours, *others)
 
 
 def build_wheel(cache: Path, python: str = sys.executable, *, force: bool = False) -> Path:

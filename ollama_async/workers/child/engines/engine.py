@@ -1,7 +1,11 @@
 """The interface of an engine; every engine is a file beside this one.
 
-An engine owns ``facts.slots`` sequences ("slots", numbered from 0), each with a KV cache of up to
-``facts.num_ctx`` tokens at positions 0, 1, 2, …. Only the step thread calls it, except for
+An engine owns ``facts.sequences`` sequences ("slots", numbered from 0), each with up to
+``facts.num_ctx`` tokens at positions 0, 1, 2, …. A cell of the KV cache holds one token. Either
+each sequence has ``num_ctx`` cells of its own, or the cache is a pool (``facts.is_pooled``): all
+sequences take cells from it, one for each token, and a copy shares the cells of its source.
+
+Only the step thread calls it, except for
 ``tokenize``, ``piece``, ``piece_with_control`` and ``is_end``, which the preprocessor's threads may
 call at the same time.
 """
@@ -29,10 +33,20 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     that templates may print (``bos_token``, ``eos_token``). ``adds_bos``: tokenizing with
     ``add_special`` puts a BOS in front. ``can_shift``: positions can be moved. ``can_trim``: a part
     of a sequence can be removed (not in recurrent models).
+
+    ``slots``: requests that should run at a time. ``sequences`` and ``cells``: of the KV cache.
+    ``is_invariant``: the same tokens give the same logits, to the bit, whatever else is in a batch
+    and however the prompt was split. ``kernels``: what computes, for people, such as
+    ``own (avx512_vnni)`` or ``stock``.
     """
 
     slots: int
+    sequences: int
     num_ctx: int
+    cells: int
+    is_pooled: bool = False
+    is_invariant: bool = False
+    kernels: str = ""
     vocab_size: int
     weights_bytes: int
     cache_bytes: int
@@ -77,6 +91,7 @@ class Row(msgspec.Struct, gc=False):
     """One slot's part of a step: evaluates ``tokens`` from ``position`` on, and maybe samples.
 
     With ``embeddings``, these are evaluated instead, one for each token, and the row is alone.
+    The last ``drafts`` of the tokens are guesses, see :meth:`Engine.verify`.
     """
 
     slot: int
@@ -84,6 +99,11 @@ class Row(msgspec.Struct, gc=False):
     position: int
     samples: bool
     embeddings: SpanEmbeddings | None = None
+    drafts: int = 0
+
+
+SavedState = NDArray[np.uint8]
+"""The KV cache of one sequence, in the library's own form."""
 
 
 class Constraint(Protocol):
@@ -201,6 +221,12 @@ class Engine(Protocol):
         :raises EngineError: nothing of this step counts; the caller clears the slots.
         """
 
+    def verify(self, rows: Sequence[Row]) -> list[list[int]]:
+        """As :meth:`step`, for rows with drafts among others. Of each row that samples, the tokens
+        that it would have sampled one by one: the first, and one more for each draft that equals
+        the token before it. Tokens of drafts that do not are removed from the slot.
+        """
+
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         """Of ``token``, which the slot sampled in the last step: the natural logarithm of its
         probability, by the model's own logits, before anything changes them. And of the ``top``
@@ -219,7 +245,18 @@ class Engine(Protocol):
         """
 
     def shift(self, slot: int, keep: int, discard: int) -> None:
-        """Remove positions ``keep`` … ``keep+discard-1`` and move the rest down."""
+        """Remove positions ``keep`` … ``keep+discard-1`` and move the rest down.
+
+        :raises EngineError: the model cannot, or lacks the cells that other slots share with it.
+        """
+
+    def save(self, slot: int) -> SavedState | None:
+        """The state of a slot's tokens, for :meth:`restore`; None: it cannot be saved."""
+
+    def restore(self, slot: int, state: SavedState) -> bool:
+        """Make the slot hold what was saved from any slot of an engine with the same model, KV
+        cache type and library. False: it does not fit; the slot is empty then.
+        """
 
     def close(self) -> None:
         """Free everything; called once, by the step thread."""

@@ -25,6 +25,7 @@ from ollama_async.workers.child.engines.engine import (
     EngineFacts,
     Progress,
     Row,
+    SavedState,
     SpanEmbeddings,
 )
 from ollama_async.workers.child.engines.llama_batch import (
@@ -100,6 +101,11 @@ def find_padding_slots(
 
 _slot_of = attrgetter("slot")
 
+
+def _bytes_of(state: SavedState) -> Any:
+    return state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+
+
 _ROPE_WITH_DIMENSIONS = {lib.LLAMA_ROPE_TYPE_MROPE, lib.LLAMA_ROPE_TYPE_IMROPE}
 
 _STATE_LIMIT_BYTES = 256 * 1024 * 1024
@@ -171,7 +177,9 @@ class LlamaCpp:
         can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self.facts = EngineFacts(
             slots=spec.slots,
+            sequences=spec.slots,
             num_ctx=spec.num_ctx,
+            cells=spec.slots * spec.num_ctx,
             vocab_size=self._tokenizer.size,
             weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA") + projector_bytes,
             cache_bytes=log.bytes_of("KV", "RS"),
@@ -236,6 +244,9 @@ class LlamaCpp:
             raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
         return self._sample([row.slot for row in rows if row.samples])
 
+    def verify(self, rows: Sequence[Row]) -> list[list[int]]:
+        raise NotImplementedError  # nothing drafts yet
+
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         return log_probabilities(self.read_logits()[self._row_of[slot]], token, top)
 
@@ -296,14 +307,22 @@ class LlamaCpp:
         """Copy only the cells in use, through the sequence's saved state. The library's own copy
         takes the whole buffer: ten times as long for a short prefix. False: not done.
         """
+        state = self.save(source)
+        return state is not None and self.restore(target, state)
+
+    def save(self, slot: int) -> SavedState | None:
         if self._has_pending_moves:  # a saved state would not include them
-            return False
-        size: int = lib.llama_state_seq_get_size(self._context, source)
+            return None
+        size: int = lib.llama_state_seq_get_size(self._context, slot)
         if size > _STATE_LIMIT_BYTES:
-            return False
-        state = np.empty(size, np.uint8).ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        lib.llama_state_seq_get_data(self._context, state, size, source)
-        return bool(lib.llama_state_seq_set_data(self._context, state, size, target))
+            return None
+        state = np.empty(size, np.uint8)
+        lib.llama_state_seq_get_data(self._context, _bytes_of(state), size, slot)
+        return state
+
+    def restore(self, slot: int, state: SavedState) -> bool:
+        size = len(state)
+        return bool(lib.llama_state_seq_set_data(self._context, _bytes_of(state), size, slot))
 
     def shift(self, slot: int, keep: int, discard: int) -> None:
         if not lib.llama_memory_seq_rm(self._memory, slot, keep, keep + discard):

@@ -38,6 +38,7 @@ from ollama_async.workers.child.engines.engine import (
     Progress,
     Row,
     Samples,
+    SavedState,
     SpanEmbeddings,
     SpanShape,
 )
@@ -95,7 +96,10 @@ class Scripted:
         self.projector = ScriptedProjector(script.capabilities) if reads_media else None
         self.facts = EngineFacts(
             slots=slots,
+            sequences=slots,
             num_ctx=num_ctx,
+            cells=slots * num_ctx,
+            is_invariant=True,
             vocab_size=len(self._pieces),
             weights_bytes=script.weights_bytes,
             cache_bytes=script.cache_bytes_per_token * num_ctx * slots,
@@ -144,6 +148,9 @@ class Scripted:
         answers = self._answers
         return [next(answers[row.slot]) for row in rows if row.samples]
 
+    def verify(self, rows: Sequence[Row]) -> list[list[int]]:
+        return [[token] for token in self.step(rows)]
+
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:  # noqa: ARG002  # the same in all slots
         size = len(self._pieces)
         ranked = ((token + rank) % size for rank in range(min(top, size)))
@@ -161,6 +168,13 @@ class Scripted:
         if keep + discard > self._lengths[slot]:
             raise EngineError(f"slot {slot}: cannot forget {discard} tokens from {keep} on")
         self._lengths[slot] -= discard
+
+    def save(self, slot: int) -> SavedState | None:
+        return np.array([self._lengths[slot]], np.int64).view(np.uint8)
+
+    def restore(self, slot: int, state: SavedState) -> bool:
+        self._lengths[slot] = int(state.view(np.int64)[0])
+        return True
 
     def close(self) -> None:
         if self._script.ignore_sigterm:

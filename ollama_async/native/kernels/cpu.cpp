@@ -1,0 +1,86 @@
+#include "cpu.h"
+
+#include <array>
+#include <cstring>
+
+namespace own {
+
+namespace {
+
+bool has(Isa isa) {
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                      __builtin_cpu_supports("f16c");
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+                        __builtin_cpu_supports("avx512vnni");
+    switch (isa) {
+        case Isa::none:
+            return true;
+        case Isa::avx2:
+            return avx2;
+        case Isa::avx2_vnni:
+            return false;  // not written yet
+        case Isa::avx512_vnni:
+            return avx512;
+        case Isa::amx:
+            return false;  // not written yet
+    }
+#endif
+    return isa == Isa::none;
+}
+
+constexpr std::array<Isa, 5> by_speed = {Isa::amx, Isa::avx512_vnni, Isa::avx2_vnni, Isa::avx2, Isa::none};
+
+Isa best() {
+    for (Isa isa : by_speed) {
+        if (has(isa)) {
+            return isa;
+        }
+    }
+    return Isa::none;
+}
+
+Isa & selected() {
+    static Isa isa = best();
+    return isa;
+}
+
+}  // namespace
+
+Isa isa() {
+    return selected();
+}
+
+bool select_isa(const char * name) {
+    if (!*name) {
+        selected() = best();
+        return true;
+    }
+    for (Isa isa : by_speed) {
+        if (std::strcmp(name, isa_name(isa)) == 0 && has(isa)) {
+            selected() = isa;
+            return true;
+        }
+    }
+    return false;
+}
+
+const char * isa_name(Isa isa) {
+    switch (isa) {
+        case Isa::none:
+            return "none";
+        case Isa::avx2:
+            return "avx2";
+        case Isa::avx2_vnni:
+            return "avx2_vnni";
+        case Isa::avx512_vnni:
+            return "avx512_vnni";
+        case Isa::amx:
+            return "amx";
+    }
+    return "none";
+}
+
+}  // namespace own
