@@ -1,7 +1,7 @@
 """ollama_async: an Ollama-compatible server built for many people at once.
 
 Importing the package itself must stay free of side effects and of third-party imports: the set-up
-(``ollama_async.native.build``) runs it with a bare interpreter, before anything is installed.
+(``ollama_async.native``) runs it with a bare interpreter, before anything is installed.
 """
 
 __version__ = "0.1.0"

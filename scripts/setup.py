@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)  # instead of the folder of this file
 
-from ollama_async.native import build  # noqa: E402  # found through the line above
+from ollama_async.native import build, kernel_build  # noqa: E402  # found through the line above
 from ollama_async.native.logged_command import (  # noqa: E402  # as above
     LoggedCommandFailed,
     run_logged,
@@ -30,6 +30,7 @@ from ollama_async.native.logged_command import (  # noqa: E402  # as above
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 STAMP = VENV / "set-up.json"
+KERNELS_STAMP = VENV / "kernels.txt"
 LOG = VENV / "set-up.log"
 INSTALL_LIMIT_S = 1800.0
 NETWORK_LIMIT_S = 60.0
@@ -48,6 +49,8 @@ def main() -> int:
     try:
         if not is_ready():
             set_up()
+        if not was_tried(kernels := kernel_build.sources_digest()):
+            build_kernels(kernels)
     except (SetUpFailed, build.BuildFailed, LoggedCommandFailed) as reason:
         say(f"The set-up failed. {reason}")
         return 1
@@ -73,6 +76,7 @@ def set_up() -> None:
         raise SetUpFailed("Missing:\n" + "\n".join(f"  - {item}" for item in missing))
     make_environment()
     STAMP.unlink(missing_ok=True)
+    KERNELS_STAMP.unlink(missing_ok=True)
     check_network()
     cache = build.cache_folder()
     engine = build.build_wheel(cache, str(PYTHON))
@@ -82,6 +86,18 @@ def set_up() -> None:
     partial.write_text(_ingredients())
     partial.replace(STAMP)
     say(f"Set up in {time.monotonic() - began:.0f} s.")
+
+
+def was_tried(kernels: str) -> bool:
+    """Whether :func:`build_kernels` has run with the same ingredients."""
+    return KERNELS_STAMP.exists() and KERNELS_STAMP.read_text() == kernels
+
+
+def build_kernels(kernels: str) -> None:
+    """Build and install our kernels. If that fails, the engine runs without them."""
+    line = [str(PYTHON), "-P", "-m", "ollama_async.native.kernel_build"]
+    subprocess.run(line, timeout=INSTALL_LIMIT_S, check=False)
+    KERNELS_STAMP.write_text(kernels)
 
 
 def say(text: str) -> None:

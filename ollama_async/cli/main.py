@@ -257,7 +257,7 @@ def _engine(words: list[str]) -> int:
     if name not in _ENGINE_COMMANDS:
         raise CommandFailed(f'unknown command "{name}" for "{PROGRAM} engine"')
     if name == "build":
-        build = importlib.import_module("ollama_async.native.build")
+        build = importlib.import_module("ollama_async.native.build_command")
         status: int = build.main(rest)
         return status
     if rest:

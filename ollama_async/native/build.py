@@ -1,4 +1,4 @@
-"""Builds the native engine library for this machine: ``python -P -m ollama_async.native.build``.
+"""Builds the native engine library for this machine.
 
 Dependencies cannot have compiler flags, so the library is built here from its source package, with
 two corrections (see docs/adr/0001-engine.md): our own header makes GCC's AMX code safe, and
@@ -10,7 +10,6 @@ Standard library only: installation runs this before any package is installed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import fcntl
 import hashlib
@@ -20,14 +19,13 @@ import platform
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple
 
 from ollama_async.native.logged_command import LoggedCommandFailed, run_logged
 
@@ -95,14 +93,20 @@ def make_recipe(compilers: Compilers, environ: Mapping[str, str] = os.environ) -
     ingredients = {
         "requirement": requirement,
         # the contents of our files matter, their folder does not
-        "arguments": [word.replace(str(HEADER.parent), "") for word in arguments],
+        "arguments": [_without_folder(word) for word in arguments],
         "files": [_digest(HEADER), _digest(LIBRARY_HEADERS)],
-        "compilers": [_compiler_version(compiler) for compiler in compilers],
+        "compilers": [compiler_version(compiler) for compiler in compilers],
         "environ": [environ.get(name, "") for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS")],
         "cpu": cpu_fingerprint(),
     }
     digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
     return Recipe(requirement, arguments, f"{VERSION}-{digest[:16]}")
+
+
+def _without_folder(word: str) -> str:
+    for file in (HEADER, LIBRARY_HEADERS):
+        word = word.replace(shlex.quote(str(file)), file.name).replace(str(file), file.name)
+    return word
 
 
 def _digest(path: Path) -> str:
@@ -142,7 +146,7 @@ def build_wheel(cache: Path, python: str = sys.executable, *, force: bool = Fals
     folder = cache / "wheels" / recipe.key
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / "lock"):
+        with locked(folder / "lock"):
             kept = None if force else next(iter(sorted(folder.glob("*.whl"))), None)
             return kept or _build(recipe, compilers, folder, python)
     except OSError as reason:
@@ -205,14 +209,14 @@ def _without_fp16(compiler: str, language: str) -> list[str]:
     return [_WITHOUT_FP16] if known.returncode == 0 else []
 
 
-def _compiler_version(compiler: str) -> str:
+def compiler_version(compiler: str) -> str:
     line = [compiler, "--version"]
     shown = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
     return shown.stdout.partition("\n")[0]
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         if not lock_file(file, BUILD_LIMIT_S, notice="Waiting for another build of the engine."):
             raise BuildFailed(f"another build has locked {path}")
@@ -265,37 +269,3 @@ def _cpu_facts(cpuinfo: Path) -> list[tuple[str, list[str]]]:
         if key.strip() in _CPU_KEYS:
             seen[key.strip(), value.strip()] = value.split()
     return [(key, words) for (key, _), words in seen.items()]
-
-
-# ------------------------------------------------------------------ the command
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """``ollama-async engine build``: build for this CPU and install into this environment."""
-    parser = argparse.ArgumentParser(
-        prog=REBUILD_COMMAND,
-        description="Build the native engine library for this machine and install it.",
-    )
-    parser.add_argument("--force", action="store_true", help="build even if a wheel is cached")
-    options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _terminate)
-    cache = cache_folder()
-    try:
-        wheel = build_wheel(cache, force=options.force)
-        install(wheel, log=cache / "wheels" / "install.log")
-    except BuildFailed as reason:
-        print(f"Error: {reason}", file=sys.stderr)  # noqa: T201
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    print(f"The engine is installed: {wheel.name} (cached in {wheel.parent}).")  # noqa: T201
-    return 0
-
-
-def _terminate(_number: int, _frame: object) -> NoReturn:
-    """Exit with cleanup: kill the compiler's processes, remove temporary files."""
-    raise SystemExit(143)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

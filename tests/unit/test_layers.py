@@ -80,7 +80,7 @@ ALLOWED = [
 EXCEPTIONS = [
     # from module, to module, reason
     ("cli.main", "app", "`serve` runs in this process"),
-    ("cli.main", "native.build", "`engine build` changes this installation, not a server"),
+    ("cli.main", "native.build_command", "`engine build` changes this installation, not a server"),
     ("cli.main", "native.check", "`engine check` checks this installation, not a server"),
 ]
 LATE = [
