@@ -2,7 +2,7 @@
 
 Each iteration reads the mailbox (so a cancel frees its slot before the next step), gives free slots
 to waiting requests, makes one engine step, and sends what came of it. :mod:`.batching` decides what
-goes into a step, :mod:`.prefix_cache` what need not be computed again.
+goes into a step, :mod:`.kv_pool` what need not be computed again.
 
 Ollama leaves two choices open. ``num_predict`` 0 evaluates nothing: the request ends at once with
 ``length``. And a request with a seed (>= 0) reuses no prefix and, as long as it is alone, gets its
@@ -22,9 +22,10 @@ from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Usag
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
+from ollama_async.workers.child.kv_pool import KVPool
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder, MediaSpan
-from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool
+from ollama_async.workers.child.prefix_query import PrefixQuery
 from ollama_async.workers.child.sequence import RunningSequence
 from ollama_async.workers.child.step_loop import HEARTBEAT_PERIOD_S, StepLoop
 from ollama_async.workers.messages import (
@@ -56,7 +57,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(mailbox, send, clock_ns)
-        self.slots = SlotPool(engine)
+        self.slots = KVPool(engine)
         self._engine = engine
         self._planner = planner
         self._encoder = encoder

@@ -27,7 +27,7 @@ from ollama_async.workers.child.engines.engine import Engine
 from ollama_async.workers.child.media import Media, MediaReader, MediaSpan, add_media
 from ollama_async.workers.child.media_markers import mark, mark_raw, show, split
 from ollama_async.workers.child.output_parser import OutputParser
-from ollama_async.workers.child.prefix_cache import common_prefix_length
+from ollama_async.workers.child.prefix_query import common_prefix_length
 from ollama_async.workers.child.resource_limits import PreparationBudget, Run
 from ollama_async.workers.child.tokenizing import check_tokens
 

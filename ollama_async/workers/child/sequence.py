@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from ollama_async.core.conversation import Usage
 from ollama_async.workers.child.engines.engine import Engine, Row
+from ollama_async.workers.child.kv_pool import Slot
 from ollama_async.workers.child.mailbox import PreparedRequest
 from ollama_async.workers.child.media import MediaSpan
-from ollama_async.workers.child.prefix_cache import PrefixQuery, Slot
+from ollama_async.workers.child.prefix_query import PrefixQuery
 
 REPEATS = 16
 """How often, at least, a passage must be repeated."""

@@ -22,7 +22,9 @@ class FakeEngine:
     ):
         self.facts = EngineFacts(
             slots=slots,
+            sequences=slots,
             num_ctx=num_ctx,
+            cells=slots * num_ctx,
             vocab_size=WORDS + 1,
             weights_bytes=1,
             cache_bytes=1,

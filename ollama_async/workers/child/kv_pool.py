@@ -10,43 +10,21 @@ A slot keeps the tokens in its KV cache after its request has ended. The next re
 
 Copying moves 20 to 500 KB per token. A prompt token costs a pass through the weights: two orders of
 magnitude more. The last token of a prompt is always evaluated, for its logits.
-
-Timings and counters tell a client what was reused, and so whether its guess of a prompt was right.
-Where that matters, each slot has an owner, and serves others only the model's own prefix.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from ollama_async.workers.child.engines.engine import Engine, EngineError
+from ollama_async.workers.child.prefix_query import PrefixQuery
 
 COPY_MIN_TOKENS = 32
 _COPY_MAX_RATIO = 64
 _ALL = 1 << 62
-
-
-def common_prefix_length(one: list[int], other: list[int]) -> int:
-    """The number of equal tokens at the beginning.
-
-    Compares slices, not single tokens: 4,000 tokens take about 20 µs.
-    """
-    low, high = 0, min(len(one), len(other))
-    if one[:high] == other[:high]:
-        return high
-    size = 8  # most pairs differ early
-    while low < high:
-        middle = min(low + size, (low + high + 1) // 2)
-        if one[low:middle] == other[low:middle]:
-            low = middle
-            size *= 2
-        else:
-            high = middle - 1
-            size = high - low
-    return low
 
 
 class Slot(msgspec.Struct):
@@ -64,41 +42,7 @@ class Slot(msgspec.Struct):
     owner: str = ""
 
 
-class PrefixQuery(msgspec.Struct, frozen=True):
-    """A prompt, and what it may reuse: all of its ``owner``'s tokens, of other owners' no more than
-    the first ``public_tokens``; nothing unless it ``reuses``. ``spans``: where those of images
-    begin, and their lengths; each is reused whole.
-    """
-
-    prompt: list[int]
-    owner: str = ""
-    public_tokens: int = 0
-    reuses: bool = True
-    spans: Sequence[tuple[int, int]] = ()
-
-    def round_down(self, length: int) -> int:
-        """``length``, or the beginning of the span that it would cut."""
-        return next((at for at, size in self.spans if at < length < at + size), length)
-
-    def shared_with(self, tokens: list[int], owner: str) -> int:
-        """The length of the common prefix with ``owner``'s ``tokens`` that it may reuse."""
-        if not self.reuses:
-            return 0
-        shared = common_prefix_length(tokens, self.prompt)
-        return shared if owner == self.owner else min(shared, self.public_tokens)
-
-    def longest_match(self, slots: Iterable[Slot]) -> tuple[Slot | None, int]:
-        """The slot with the longest reusable prefix, and its length; (None, 0) without any."""
-        best, most = None, 0
-        for slot in slots:
-            if min(len(slot.tokens), slot.reusable_tokens) > most:
-                shared = min(self.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
-                if shared > most:
-                    best, most = slot, shared
-        return best, most
-
-
-class SlotPool:
+class KVPool:
     """All slots of an engine. Keeps ``Slot.tokens`` correct whatever the engine refuses."""
 
     def __init__(self, engine: Engine) -> None:
@@ -119,7 +63,7 @@ class SlotPool:
         if not free:
             return None
         slot = min(free, key=lambda each: (bool(each.tokens), each.used_at))
-        best, shared = query.longest_match(free)
+        best, shared = _longest_match(query, free)
         is_own = best is not None and best.owner == query.owner
         if best is not None and is_own and 2 * shared >= len(best.tokens):
             slot = best
@@ -138,7 +82,7 @@ class SlotPool:
         """
         most = len(query.prompt) - 1
         kept = min(query.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
-        best, shared = query.longest_match(self.all)
+        best, shared = _longest_match(query, self.all)
         saved = shared - kept
         if (
             best is not None
@@ -170,7 +114,7 @@ class SlotPool:
         coming = max((query.shared_with(each.prompt, each.owner) for each in prefilling), default=0)
         if coming < COPY_MIN_TOKENS:
             return False
-        _, shared = query.longest_match(self.all)
+        _, shared = _longest_match(query, self.all)
         return coming - shared >= COPY_MIN_TOKENS
 
     def shift(self, slot: Slot, keep: int, discard: int) -> None:
@@ -191,3 +135,14 @@ class SlotPool:
         slot.tokens = []
         with contextlib.suppress(EngineError):  # the next request will find out
             self._engine.trim(slot.index, 0)
+
+
+def _longest_match(query: PrefixQuery, slots: Iterable[Slot]) -> tuple[Slot | None, int]:
+    """The slot with the longest reusable prefix, and its length; (None, 0) without any."""
+    best, most = None, 0
+    for slot in slots:
+        if min(len(slot.tokens), slot.reusable_tokens) > most:
+            shared = min(query.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
+            if shared > most:
+                best, most = slot, shared
+    return best, most

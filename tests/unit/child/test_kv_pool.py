@@ -3,7 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ollama_async.workers.child.prefix_cache import PrefixQuery, SlotPool, common_prefix_length
+from ollama_async.workers.child.kv_pool import KVPool
+from ollama_async.workers.child.prefix_query import PrefixQuery, common_prefix_length
 
 tokens = st.lists(st.integers(0, 3), max_size=100)
 
@@ -22,7 +23,7 @@ def test_the_shared_beginning_is_as_long_as_it_is(same, one, other):
 
 
 def filled(engine, *contents):
-    slots = SlotPool(engine)
+    slots = KVPool(engine)
     for slot, content in zip(slots.all, contents, strict=False):
         slot.tokens = list(content)
         engine.cache[slot.index] = list(content)
@@ -91,7 +92,7 @@ MODEL = [9] * 40
 
 
 def owned(engine, *contents):
-    """SlotPool with these contents, the first of ``a``, the second of ``b``, …"""
+    """KVPool with these contents, the first of ``a``, the second of ``b``, …"""
     slots = filled(engine, *contents)
     for slot, owner in zip(slots.all, "abcdefg", strict=False):
         slot.owner = owner
@@ -142,7 +143,7 @@ def test_a_slot_that_was_taken_is_its_last_owners_until_it_is_prepared(fake_engi
 
 
 def test_no_prompt_waits_for_one_that_it_may_not_reuse(fake_engine):
-    slots = SlotPool(fake_engine(num_ctx=500))
+    slots = KVPool(fake_engine(num_ctx=500))
     others, own = PrefixQuery([1] * 100, owner="a"), PrefixQuery([1] * 100, owner="x")
 
     assert not slots.should_wait(PrefixQuery([1] * 90, owner="x"), [others])
@@ -160,7 +161,7 @@ tails = st.lists(st.integers(0, 1), max_size=60)
 )
 def test_no_history_of_requests_serves_more_than_is_ones_own(fake_engine, history):
     """Whatever is reused of a prompt was sent by the same owner before, or is the model's."""
-    slots = SlotPool(fake_engine(slots=3, num_ctx=500))
+    slots = KVPool(fake_engine(slots=3, num_ctx=500))
     sent = {"a": [], "b": []}
     for owner, repeats, begins_alike, tail in history:
         prompt = (MODEL if begins_alike else []) + [0] * repeats + [*tail, 2]
