@@ -324,7 +324,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     arguments = parser.parse_args()
     rows = []
-    for model in arguments.model or models.SHAPES:
+    for model in arguments.model or models.COMMON:
         for clients in arguments.clients or CLIENTS:
             library = Library(models.path_of(model), clients, threads=arguments.threads)
             for load in arguments.load or LOADS:

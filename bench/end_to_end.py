@@ -15,9 +15,6 @@ import argparse
 import asyncio
 import multiprocessing
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -25,6 +22,7 @@ from typing import Any
 import bare_loop
 import load
 import models
+import peers
 import report
 import uvloop
 
@@ -54,30 +52,8 @@ def run_server(model: str, kind: str, clients: int) -> dict[str, float]:
         "OLLAMA_KEEP_ALIVE": "-1",
     }
     with report.serving(environment) as server:
-        _create(server, model)
+        peers.create(server.port, model)
         return uvloop.run(_drive(server, bare_loop.conversations(kind, clients)))
-
-
-def _create(server: report.Server, model: str) -> None:
-    with tempfile.NamedTemporaryFile("w", suffix=".modelfile") as modelfile:
-        modelfile.write(f"FROM {models.path_of(model)}\n")
-        modelfile.flush()
-        subprocess.run(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "ollama_async.cli.main",
-                "create",
-                "m",
-                "-f",
-                modelfile.name,
-            ],
-            env={"OLLAMA_HOST": f"127.0.0.1:{server.port}"},
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
 
 
 async def _drive(
@@ -163,7 +139,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     chosen = parser.parse_args()
     rows = []
-    for model in chosen.model or models.SHAPES:
+    for model in chosen.model or models.COMMON:
         for clients in chosen.clients or bare_loop.CLIENTS:
             for kind in chosen.load or bare_loop.LOADS:
                 rows.append(compare(model, kind, clients, chosen.rounds))

@@ -31,8 +31,24 @@ class Answer:
     @property
     def tokens(self) -> int:
         """Tokens of the answer as the server counted them."""
+        return self._count("eval_count", "completion_tokens", "tokens_predicted")
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, cached ones too."""
+        return self._count("prompt_eval_count", "prompt_tokens", "tokens_evaluated")
+
+    @property
+    def cached_tokens(self) -> int:
+        """Those that were not computed, if the answer says so."""
+        details = (self.final.get("usage") or {}).get("prompt_tokens_details") or {}
+        timings = self.final.get("timings") or {}
+        return int(details.get("cached_tokens") or timings.get("cache_n") or 0)
+
+    def _count(self, ollama: str, openai: str, llama_server: str) -> int:
         usage = self.final.get("usage") or {}
-        return int(self.final.get("eval_count") or usage.get("completion_tokens") or 0)
+        final = self.final
+        return int(final.get(ollama) or usage.get(openai) or final.get(llama_server) or 0)
 
 
 class Stream(asyncio.Protocol):
@@ -138,8 +154,10 @@ def _lines(raw: bytes, *, chunked: bool) -> list[bytes]:
 
 
 def _text_of(piece: dict[str, Any]) -> str:
-    text = piece.get("response") or (piece.get("message") or {}).get("content") or ""
-    return str(text)
+    """Of an object of Ollama's routes, OpenAI's chat, or llama-server's own."""
+    choices = piece.get("choices") or [{}]
+    message = piece.get("message") or choices[0].get("delta") or piece
+    return str(piece.get("response") or message.get("content") or "")
 
 
 async def connect(port: int) -> Stream:

@@ -1,15 +1,20 @@
 """The models that the benchmarks run on: real shapes, random weights from a fixed seed.
 
-``100m`` is a Llama of 12 layers, 768 wide, 32,000 tokens, as many key as query heads; ``q05`` has
-the shape of Qwen2.5-0.5B (24 layers, 896 wide, 14 heads on 2 key heads, 151,936 tokens, tied
-embeddings). Both are Q8_0; the quantized blocks are drawn directly, which takes seconds.
+- ``100m``: a Llama of 12 layers, 768 wide, 32,000 tokens, as many key as query heads; Q8_0.
+- ``q05``: the shape of Qwen2.5-0.5B (24 layers, 896 wide, 14 heads on 2 key heads, 151,936 tokens,
+  tied embeddings); Q8_0.
+- ``1b``: the shape of TinyLlama-1.1B, and llama.cpp's mixture of Q4_K and Q6_K for Q4_K_M.
+- ``kv8b``: a token takes as much KV cache as with an 8B Llama 3, and little time; Q8_0.
+
+The quantized blocks are drawn directly, which takes seconds: steps cost the same whatever the
+weights are.
 
 The vocabulary makes every benchmark repeatable: ``▁`` + letters, all prefixes included, so a word
 of up to three letters is one token, and an answer sent back as history tokenizes to the tokens it
 was made of. Output rows of control, byte and single-letter tokens are zero: their logits are 0
 while the best of thousands of others are far above, so no answer ends early.
 
-    python bench/models.py          writes both, prints their paths
+    python bench/models.py          writes all, prints their paths
 """
 
 from __future__ import annotations
@@ -27,9 +32,9 @@ from gguf import GGMLQuantizationType, GGUFWriter, LlamaFileType
 from numpy.typing import NDArray
 
 FOLDER = Path(os.environ.get("OLLAMA_ASYNC_CACHE", "~/.cache/ollama_async")).expanduser() / "bench"
-_VERSION = 1  # of the files' content
-_BLOCK = 32  # weights in a Q8_0 block: a float16 scale and 32 signed bytes
-_BYTE_SPREAD = 73.3  # standard deviation of the integers -127…127
+_VERSION = 2  # of the files' content
+_Kind = GGMLQuantizationType
+_Random = np.random.Generator
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{% if not loop.first %} {% endif %}"
@@ -47,14 +52,36 @@ class Shape:
     kv_heads: int
     feed_forward: int
     vocab: int
-    is_tied: bool
-    has_bias: bool
+    is_tied: bool = False
+    has_bias: bool = False
+    file_type: LlamaFileType = LlamaFileType.MOSTLY_Q8_0
+
+    @property
+    def head_size(self) -> int:
+        return self.width // self.heads
+
+    def kind_of(self, name: str, layer: int = 0) -> GGMLQuantizationType:
+        """How the matrix ``name`` is quantized; of Q4_K_M, llama.cpp's rule."""
+        if self.file_type != LlamaFileType.MOSTLY_Q4_K_M:
+            return _Kind.Q8_0
+        eighth = self.layers // 8
+        is_important = layer < eighth or layer >= 7 * self.layers // 8 or (layer - eighth) % 3 == 2
+        if name == "output" or (name in {"attn_v", "ffn_down"} and is_important):
+            return _Kind.Q6_K
+        return _Kind.Q4_K
 
 
 SHAPES = {
-    "100m": Shape("llama", 12, 768, 12, 12, 2048, 32_000, is_tied=False, has_bias=False),
+    "100m": Shape("llama", 12, 768, 12, 12, 2048, 32_000),
     "q05": Shape("qwen2", 24, 896, 14, 2, 4864, 151_936, is_tied=True, has_bias=True),
+    "1b": Shape(
+        *("llama", 22, 2048, 32, 4, 5632, 32_000),
+        file_type=LlamaFileType.MOSTLY_Q4_K_M,
+    ),
+    "kv8b": Shape("llama", 32, 1024, 8, 8, 256, 32_000),
 }
+COMMON = ("100m", "q05")
+"""What benchmarks run on if they are not told."""
 
 
 def path_of(name: str, folder: Path = FOLDER) -> Path:
@@ -115,7 +142,7 @@ def _write(shape: Shape, path: Path) -> None:
 
 def _add_fields(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_name(f"random {shape.architecture} {shape.layers}x{shape.width}")
-    writer.add_file_type(int(LlamaFileType.MOSTLY_Q8_0))
+    writer.add_file_type(int(shape.file_type))
     writer.add_context_length(32_768)
     writer.add_embedding_length(shape.width)
     writer.add_block_count(shape.layers)
@@ -123,20 +150,21 @@ def _add_fields(writer: GGUFWriter, shape: Shape) -> None:
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
     writer.add_layer_norm_rms_eps(1e-6)
-    writer.add_rope_dimension_count(shape.width // shape.heads)
+    writer.add_rope_dimension_count(shape.head_size)
     writer.add_rope_freq_base(1_000_000.0)
 
 
 def _add_tensors(writer: GGUFWriter, shape: Shape, first_word: int) -> None:
     random = np.random.default_rng(0)
-    kv_width = shape.width // shape.heads * shape.kv_heads
+    kv_width = shape.head_size * shape.kv_heads
 
-    def matrix(name: str, rows: int, columns: int, spread: float = 1.0) -> None:
-        blocks = _blocks(random, rows, columns, spread / columns**0.5)
+    def matrix(name: str, rows: int, columns: int, spread: float = 1.0, layer: int = -1) -> None:
+        kind = shape.kind_of(name, layer)
+        blocks = _BLOCKS[kind](random, (rows, columns), spread / columns**0.5)
         if name == ("token_embd" if shape.is_tied else "output"):
             blocks[:first_word] = 0
-        kind = GGMLQuantizationType.Q8_0
-        writer.add_tensor(f"{name}.weight", blocks, raw_dtype=kind)
+        prefix = "" if layer < 0 else f"blk.{layer}."
+        writer.add_tensor(f"{prefix}{name}.weight", blocks.reshape(rows, -1), raw_dtype=kind)
 
     def vector(name: str, values: NDArray[np.float32]) -> None:
         writer.add_tensor(name, values)
@@ -151,25 +179,52 @@ def _add_tensors(writer: GGUFWriter, shape: Shape, first_word: int) -> None:
         vector(f"{block}.attn_norm.weight", ones)
         vector(f"{block}.ffn_norm.weight", ones)
         for name, rows in (("q", shape.width), ("k", kv_width), ("v", kv_width)):
-            matrix(f"{block}.attn_{name}", rows, shape.width)
+            matrix(f"attn_{name}", rows, shape.width, layer=layer)
             if shape.has_bias:
                 vector(f"{block}.attn_{name}.bias", np.zeros(rows, np.float32))
-        matrix(f"{block}.attn_output", shape.width, shape.width)
-        matrix(f"{block}.ffn_gate", shape.feed_forward, shape.width)
-        matrix(f"{block}.ffn_up", shape.feed_forward, shape.width)
-        matrix(f"{block}.ffn_down", shape.width, shape.feed_forward)
+        matrix("attn_output", shape.width, shape.width, layer=layer)
+        matrix("ffn_gate", shape.feed_forward, shape.width, layer=layer)
+        matrix("ffn_up", shape.feed_forward, shape.width, layer=layer)
+        matrix("ffn_down", shape.width, shape.feed_forward, layer=layer)
 
 
-def _blocks(
-    random: np.random.Generator, rows: int, columns: int, spread: float
-) -> NDArray[np.uint8]:
-    """Q8_0 bytes of a (rows, columns) matrix whose weights have this standard deviation."""
-    blocks = np.empty((rows, columns // _BLOCK, 2 + _BLOCK), np.uint8)
-    blocks[:, :, :2] = np.frombuffer(np.float16(spread / _BYTE_SPREAD).tobytes(), np.uint8)
-    blocks[:, :, 2:] = random.integers(-127, 128, (rows, columns // _BLOCK, _BLOCK), np.int8).view(
-        np.uint8
-    )
-    return blocks.reshape(rows, -1)
+# Bytes of a quantized matrix (rows, columns) of random weights with a mean of 0 and the standard
+# deviation ``spread``, as (rows, blocks, bytes of a block). Layouts: ggml-common.h of llama.cpp.
+
+
+def _q8_0(random: _Random, size: tuple[int, int], spread: float) -> NDArray[np.uint8]:
+    """32 weights: a float16 scale, then integers from -127 to 127."""
+    blocks = random.integers(-127, 128, (size[0], size[1] // 32, 34), np.int8).view(np.uint8)
+    blocks[..., :2] = _float16(spread / 73.3)
+    return blocks
+
+
+def _q4_k(random: _Random, size: tuple[int, int], spread: float) -> NDArray[np.uint8]:
+    """256 weights: float16 factors of scales and minima, those in 12 bytes, then nibbles. Here, all
+    scales and minima are 8.
+    """
+    blocks = random.integers(0, 256, (size[0], size[1] // 256, 144), np.uint8)
+    factor = spread / (8 * 4.61)
+    blocks[..., :2] = _float16(factor)
+    blocks[..., 2:4] = _float16(7.5 * factor)
+    blocks[..., 4:12] = 8
+    blocks[..., 12:16] = 0x88
+    return blocks
+
+
+def _q6_k(random: _Random, size: tuple[int, int], spread: float) -> NDArray[np.uint8]:
+    """256 weights: low nibbles, high pairs of bits, 16 scales (here 64), then their factor."""
+    blocks = random.integers(0, 256, (size[0], size[1] // 256, 210), np.uint8)
+    blocks[..., 192:208] = 64
+    blocks[..., 208:] = _float16(spread / (64 * 18.5))
+    return blocks
+
+
+def _float16(value: float) -> NDArray[np.uint8]:
+    return np.frombuffer(np.float16(value).tobytes(), np.uint8)
+
+
+_BLOCKS = {_Kind.Q8_0: _q8_0, _Kind.Q4_K: _q4_k, _Kind.Q6_K: _q6_k}
 
 
 def main() -> None:

@@ -77,38 +77,54 @@ class Server:
 @contextlib.contextmanager
 def serving(environment: dict[str, str]) -> Iterator[Server]:
     """Start ``ollama-async serve`` on a free loopback port with a store of its own; stop it."""
+    port = free_port()
+    command = [sys.executable, "-P", "-m", "ollama_async.cli.main", "serve"]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "OLLAMA_HOST": f"127.0.0.1:{port}",
+            "OLLAMA_MODELS": f"{folder}/models",
+            **environment,
+        }
+        log = Path(folder) / "server.log"
+        with child(command, port, log, environment=settings) as process:
+            yield Server(port, process)
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "server.log"
-        with log.open("wb") as sink:
-            child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ollama_async.cli.main", "serve"],
-                env={
-                    **os.environ,
-                    "OLLAMA_HOST": f"127.0.0.1:{port}",
-                    "OLLAMA_MODELS": f"{folder}/models",
-                    **environment,
-                },
-                stdout=sink,
-                stderr=sink,
-            )
-        try:
-            _wait_until_up(child, port, log)
-            yield Server(port, psutil.Process(child.pid))
-        finally:
-            child.terminate()
-            child.wait(30)
+        return int(probe.getsockname()[1])
 
 
-def _wait_until_up(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + 30
+@contextlib.contextmanager
+def child(
+    command: list[str],
+    port: int,
+    log: Path,
+    *,
+    ready: str = "/",
+    environment: dict[str, str] | None = None,
+) -> Iterator[psutil.Process]:
+    """A server process, from when it answers ``ready`` with 200 until it is stopped."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            command, env={**os.environ, **(environment or {})}, stdout=sink, stderr=sink
+        )
+    try:
+        _wait_until_up(process, port, log, ready)
+        yield psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], port: int, log: Path, ready: str) -> None:
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        if child.poll() is not None:
+        if process.poll() is not None:
             raise SystemExit(f"the server ended at once:\n{log.read_text()}")
         with contextlib.suppress(OSError):
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=1).close()
+            urllib.request.urlopen(f"http://127.0.0.1:{port}{ready}", timeout=1).close()
             return
         time.sleep(0.05)
     raise SystemExit(f"the server does not answer:\n{log.read_text()}")
