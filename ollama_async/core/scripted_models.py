@@ -26,6 +26,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     Speed of each stream: ``tokens_per_second`` and ``prompt_tokens_per_second``; 0 = unlimited,
     otherwise at least 1, so that no step takes longer than a second.
 
+    With ``drafts``, the engine takes drafts: several tokens may come at once.
+
     ``slots`` and ``num_ctx``: 0 = what the server requests, which is also the maximum.
     ``template`` is a Jinja template; ``capabilities`` are those besides ``completion`` or
     ``embedding``.
@@ -46,6 +48,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     repeat: bool | int = 1
     tokens_per_second: float = 0
     prompt_tokens_per_second: float = 0
+    drafts: bool = False
     slots: int = 0
     num_ctx: int = 0
     template: str = ""

@@ -21,7 +21,8 @@ from typing import Literal
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
-from ollama_async.workers.child.engines.engine import Engine, EngineError, Row
+from ollama_async.workers.child.drafting import PromptLookup
+from ollama_async.workers.child.engines.engine import MAX_STREAMS, Engine, EngineError, Row
 from ollama_async.workers.child.kv_pool import KVPool
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder, MediaSpan
@@ -67,6 +68,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         self._prefilling: list[RunningSequence] = []  # in order of arrival
         self._decoding: list[RunningSequence] = []
         self._logprob_requests = 0  # that have a slot
+        self._lookup = PromptLookup()
 
     def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
         for entry in self._mailbox.take():
@@ -135,6 +137,9 @@ class EngineLoop(StepLoop[PreparedRequest]):
     def _step(self) -> bool:
         """False if there is nothing to do until embeddings have been made."""
         decoding = self._planner.choose_decoding(self._decoding)
+        if drafts := self._draft(decoding):
+            self._verify(decoding, drafts)
+            return True
         chunks: list[tuple[RunningSequence, int]] = []
         is_waiting = False
         if self._prefilling:
@@ -171,10 +176,44 @@ class EngineLoop(StepLoop[PreparedRequest]):
             return True
         ended_ns = self._clock_ns()
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
+        if not chunks:
+            self._lookup.observe(len(decoding), 0, 0, (ended_ns - begun_ns) / 1e9)
         if chunks:
             decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
         self._accept_tokens(decoding, sampled, ended_ns)
         return True
+
+    def _draft(self, decoding: list[RunningSequence]) -> list[list[int]]:
+        """Drafts for a step of these streams; [] if it has none."""
+        is_small = 0 < len(decoding) <= MAX_STREAMS and not self._prefilling
+        return self._lookup.draft(decoding) if is_small and self._engine.facts.can_draft else []
+
+    def _verify(self, decoding: list[RunningSequence], drafts: list[list[int]]) -> None:
+        """A step with drafts: what they turn out to be counts as if it had come one by one."""
+        rows = [
+            Row(row.slot, [*row.tokens, *tokens], row.position, samples=True, drafts=len(tokens))
+            for row, tokens in zip((each.row for each in decoding), drafts, strict=True)
+        ]
+        begun_ns = self._clock_ns()
+        try:
+            sampled = self._engine.verify(rows)
+        except EngineError as error:
+            self._fail(decoding, error)
+            return
+        evaluated_ns = self._clock_ns()
+        accepted = 0
+        for sequence, row, tokens in zip(decoding, rows, sampled, strict=True):
+            count = 0
+            for token in tokens:
+                self._accept_tokens([sequence], [token], evaluated_ns)
+                count += 1
+                if sequence not in self._decoding:
+                    break
+            accepted += count - 1
+            if count <= row.drafts:
+                self._engine.trim(row.slot, len(sequence.slot.tokens))
+        took_s = (self._clock_ns() - begun_ns) / 1e9
+        self._lookup.observe(len(decoding), sum(map(len, drafts)), accepted, took_s)
 
     def _demand_embeddings(self, sequences: list[RunningSequence]) -> None:
         """Of the spans that come next in prompts that cannot go on without them."""

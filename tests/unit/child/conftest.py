@@ -2,7 +2,7 @@
 
 import pytest
 
-from ollama_async.workers.child.engines.engine import EngineError, EngineFacts
+from ollama_async.workers.child.engines.engine import MAX_DRAFTS, EngineError, EngineFacts
 
 WORDS = 64
 END = WORDS
@@ -18,7 +18,15 @@ class FakeEngine:
     projector = None
 
     def __init__(
-        self, slots=4, num_ctx=64, *, batch_size=64, length=None, can_trim=True, can_copy=True
+        self,
+        slots=4,
+        num_ctx=64,
+        *,
+        batch_size=64,
+        length=None,
+        can_trim=True,
+        can_copy=True,
+        can_draft=False,
     ):
         self.facts = EngineFacts(
             slots=slots,
@@ -32,6 +40,7 @@ class FakeEngine:
             device_bytes=0,
             can_shift=can_trim,
             can_trim=can_trim,
+            can_draft=can_draft,
         )
         self.batch_size = batch_size
         self.length = length or (lambda _slot: False)
@@ -64,6 +73,26 @@ class FakeEngine:
         self.begun[slot] = False
 
     def step(self, rows):
+        self._evaluate(rows)
+        return [self._next(row.slot) for row in rows if row.samples]
+
+    def verify(self, rows):
+        assert sum(row.drafts for row in rows) <= MAX_DRAFTS
+        self._evaluate(rows)
+        return [self._verify(row) for row in rows]
+
+    def _verify(self, row):
+        drafts = row.tokens[len(row.tokens) - row.drafts :]
+        for count, draft in enumerate([*drafts, None]):
+            whole = self.cache[row.slot]
+            self.cache[row.slot] = whole[: len(whole) - row.drafts + count]
+            token = self._next(row.slot)
+            self.cache[row.slot] = whole
+            yield token
+            if token != draft or token == END:
+                return
+
+    def _evaluate(self, rows):
         assert 0 < sum(len(row.tokens) for row in rows) <= self.batch_size
         assert len({row.slot for row in rows}) == len(rows)
         self.steps.append([(row.slot, len(row.tokens), row.samples) for row in rows])
@@ -74,7 +103,6 @@ class FakeEngine:
             assert row.position == len(self.cache[row.slot])
             self.cache[row.slot] += row.tokens
             assert len(self.cache[row.slot]) <= self.facts.num_ctx
-        return [self._next(row.slot) for row in rows if row.samples]
 
     def _next(self, slot):
         return END if self.length(slot) else next_token(self.cache[slot])

@@ -12,7 +12,7 @@ call at the same time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -32,7 +32,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     ``chat_template`` is the Jinja text in the file, or "". ``bos`` and ``eos`` are the token texts
     that templates may print (``bos_token``, ``eos_token``). ``adds_bos``: tokenizing with
     ``add_special`` puts a BOS in front. ``can_shift``: positions can be moved. ``can_trim``: a part
-    of a sequence can be removed (not in recurrent models).
+    of a sequence can be removed (not in recurrent models). ``can_draft``: :meth:`Engine.verify`
+    takes drafts, and those that it evaluated can be trimmed.
 
     ``slots``: requests that should run at a time. ``sequences`` and ``cells``: of the KV cache.
     ``is_invariant``: the same tokens give the same logits, to the bit, whatever else is in a batch
@@ -58,6 +59,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     adds_bos: bool = False
     can_shift: bool = True
     can_trim: bool = True
+    can_draft: bool = False
     warnings: tuple[str, ...] = ()
 
 
@@ -85,6 +87,13 @@ class SpanEmbeddings(msgspec.Struct, frozen=True):
             offsets = offsets[:, begin:end] - np.int32(begin) * slopes[:, begin:end]
             slopes = slopes[:, begin:end]
         return SpanEmbeddings(self.vectors[begin:end], positions, self.is_causal, offsets, slopes)
+
+
+MAX_STREAMS = 3
+"""Rows of :meth:`Engine.verify`. With more, they fill a step as well as drafts do."""
+
+MAX_DRAFTS = 15
+"""Of these rows together: with the token before them, 16 rows of a matrix."""
 
 
 class Row(msgspec.Struct, gc=False):
@@ -221,10 +230,17 @@ class Engine(Protocol):
         :raises EngineError: nothing of this step counts; the caller clears the slots.
         """
 
-    def verify(self, rows: Sequence[Row]) -> list[list[int]]:
-        """As :meth:`step`, for rows with drafts among others. Of each row that samples, the tokens
-        that it would have sampled one by one: the first, and one more for each draft that equals
-        the token before it. Tokens of drafts that do not are removed from the slot.
+    def verify(self, rows: Sequence[Row]) -> list[Iterator[int]]:
+        """As :meth:`step`, for at most :data:`MAX_STREAMS` rows, all of which sample, with at most
+        :data:`MAX_DRAFTS` drafts together. Of each row, the tokens that it would have sampled one
+        by one: the first, and another one as long as each equals the draft in its place. An end is
+        the last one.
+
+        Each token is sampled when the iterator is asked for it, so what decides about it may take
+        note of the one before. The caller may stop at any token, and trims the slot if it did not
+        get one more than there were drafts.
+
+        :raises EngineError: at once, as above.
         """
 
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:

@@ -49,8 +49,8 @@ class LlamaBatch:
         )
 
     def fill(self, rows: Sequence[Row], *, outputs_all: bool = False) -> None:
-        """Lay out the rows in order; the last token of a row that samples gets logits, or every
-        token if it ``outputs_all``.
+        """Lay out the rows in order; the last token of a row that samples gets logits, with the
+        token before each of its drafts, or every token if it ``outputs_all``.
 
         :raises ValueError: they do not fit, or a token is not a 32-bit number.
         """
@@ -70,7 +70,7 @@ class LlamaBatch:
                 positions += range(row.position, row.position + count)
                 addresses += [address] * count
             if row.samples:
-                outputs.append(len(tokens) - 1)
+                outputs += range(len(tokens) - 1 - row.drafts, len(tokens))
         size = len(tokens)
         if not 0 < size <= self._capacity:
             raise ValueError(f"a step of {size} tokens; it may have 1 to {self._capacity}")

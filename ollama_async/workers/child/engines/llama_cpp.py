@@ -7,8 +7,8 @@ Rows are sorted by slot; padding rows are removed right after the step.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from itertools import groupby, pairwise
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, groupby, pairwise, zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
     apply_adapters,
+    max_outputs,
     open_adapters,
     open_context,
     open_model,
@@ -169,7 +170,8 @@ class LlamaCpp:
         self._candidates = CandidateArray(self._tokenizer.size)
         self._samplers: list[Sampler | None] = [None] * spec.slots
         self._has_pending_moves = False  # shifts and copies that the next decode performs
-        self._logits: Logits = np.zeros((spec.slots, self._tokenizer.size), np.float32)
+        rows = max_outputs(spec.slots)
+        self._logits: Logits = np.zeros((rows, self._tokenizer.size), np.float32)
         self._logits_address = 0
         self._row_of: dict[int, int] = {}  # slots of the last step, and their rows of logits
         template: bytes | None = lib.llama_model_chat_template(model, None)
@@ -191,6 +193,7 @@ class LlamaCpp:
             adds_bos=self._tokenizer.adds_bos,
             can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
             can_trim=can_trim,
+            can_draft=can_trim and not self._window,
         )
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._tokenizer.tokenize
@@ -219,6 +222,20 @@ class LlamaCpp:
     def step(self, rows: Sequence[Row]) -> list[int]:
         if rows[0].embeddings is not None:
             return self._step_embeddings(rows[0], rows[0].embeddings)
+        self._evaluate(rows)
+        return self._sample([row.slot for row in rows if row.samples])
+
+    def verify(self, rows: Sequence[Row]) -> list[Iterator[int]]:
+        self._evaluate(rows)
+        self._suppress(sum(1 + row.drafts for row in rows))
+        ordered = sorted(rows, key=_slot_of)
+        first_rows = accumulate((1 + row.drafts for row in ordered), initial=0)
+        self._row_of = {row.slot: first for row, first in zip(ordered, first_rows, strict=False)}
+        samplers = [self._sampler_of(row.slot) for row in rows]
+        return [self._sample_row(sampler, row) for sampler, row in zip(samplers, rows, strict=True)]
+
+    def _evaluate(self, rows: Sequence[Row]) -> None:
+        """One batch; its logits are read afterwards."""
         ordered = sorted(rows, key=_slot_of)
         if self._has_dimensions:
             ordered = [
@@ -242,10 +259,6 @@ class LlamaCpp:
             lib.llama_memory_seq_rm(self._memory, row.slot, row.position, -1)
         if status != 0:
             raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
-        return self._sample([row.slot for row in rows if row.samples])
-
-    def verify(self, rows: Sequence[Row]) -> list[list[int]]:
-        raise NotImplementedError  # nothing drafts yet
 
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:
         return log_probabilities(self.read_logits()[self._row_of[slot]], token, top)
@@ -341,19 +354,38 @@ class LlamaCpp:
     def _sample(self, slots: list[int]) -> list[int]:
         if not slots:
             return []
+        self._suppress(len(slots))
         logits = self.read_logits()
-        suppressed = self._tokenizer.suppressed
-        if suppressed:
-            logits[: len(slots), suppressed] = -np.inf
         row_of = {slot: row for row, slot in enumerate(sorted(slots))}  # the batch was sorted
         self._row_of = row_of
         tokens = []
         for slot in slots:
-            sampler = self._samplers[slot]
-            if sampler is None:
-                raise EngineError(f"slot {slot} samples without having begun")
+            sampler = self._sampler_of(slot)
             tokens.append(sampler.sample(logits[row_of[slot]], self._candidates))
         return tokens
+
+    def _sample_row(self, sampler: Sampler, row: Row) -> Iterator[int]:
+        """See :meth:`verify`."""
+        first = self._row_of[row.slot]
+        drafts = row.tokens[len(row.tokens) - row.drafts :]
+        for logits, draft in zip_longest(
+            self.read_logits()[first : first + 1 + row.drafts], drafts
+        ):
+            token = sampler.sample(logits, self._candidates)
+            yield token
+            if token != draft or self.is_end(token):
+                return
+
+    def _sampler_of(self, slot: int) -> Sampler:
+        sampler = self._samplers[slot]
+        if sampler is None:
+            raise EngineError(f"slot {slot} samples without having begun")
+        return sampler
+
+    def _suppress(self, rows: int) -> None:
+        """Make the tokens that must never come impossible in so many rows of logits."""
+        if self._tokenizer.suppressed:
+            self.read_logits()[:rows, self._tokenizer.suppressed] = -np.inf
 
     def read_logits(self) -> Logits:
         """The logits of the last step. Row i belongs to the i-th token of the batch with logits."""

@@ -19,7 +19,12 @@ from typing import Any, NamedTuple
 import llama_cpp.llama_cpp as lib
 
 from ollama_async.core.errors import LoadFailed
-from ollama_async.workers.child.engines.engine import EngineError, Progress
+from ollama_async.workers.child.engines.engine import (
+    MAX_DRAFTS,
+    MAX_STREAMS,
+    EngineError,
+    Progress,
+)
 from ollama_async.workers.child.engines.text_cutter import TextCutter
 from ollama_async.workers.child.engines.unknown_cutter import UnknownCutter
 from ollama_async.workers.load_spec import LoadSpec
@@ -186,7 +191,7 @@ def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     params.n_seq_max = spec.slots
     params.n_batch = spec.batch_size + spec.slots  # space for padding rows
     params.n_ubatch = spec.batch_size
-    params.n_outputs_max = spec.slots  # one row of logits per sequence; the default is n_batch
+    params.n_outputs_max = max_outputs(spec.slots)  # the default is n_batch
     params.kv_unified = False
     params.swa_full = True  # else prefixes beyond the window could not be reused, nor shifted
     size = f"a context of {spec.num_ctx} tokens x {spec.slots}"
@@ -195,6 +200,11 @@ def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
         lib.llama_free(context)
         raise LoadFailed("unable to load model: it has no KV cache, so it cannot generate text")
     return context
+
+
+def max_outputs(slots: int) -> int:
+    """Rows of logits in a step: one for each slot, or of few slots, for their drafts as well."""
+    return max(slots, min(slots, MAX_STREAMS) + MAX_DRAFTS)
 
 
 def common_context_params(spec: LoadSpec) -> Any:

@@ -100,6 +100,7 @@ class Scripted:
             num_ctx=num_ctx,
             cells=slots * num_ctx,
             is_invariant=True,
+            can_draft=script.drafts,
             vocab_size=len(self._pieces),
             weights_bytes=script.weights_bytes,
             cache_bytes=script.cache_bytes_per_token * num_ctx * slots,
@@ -137,6 +138,11 @@ class Scripted:
         self._answers[slot] = repeat(self._end)
 
     def step(self, rows: Sequence[Row]) -> list[int]:
+        self._evaluate(rows)
+        answers = self._answers
+        return [next(answers[row.slot]) for row in rows if row.samples]
+
+    def _evaluate(self, rows: Sequence[Row]) -> None:
         lengths, num_ctx = self._lengths, self.facts.num_ctx
         for row in rows:
             length = row.position + len(row.tokens)
@@ -145,11 +151,19 @@ class Scripted:
             lengths[row.slot] = length
         if self._script.tokens_per_second or self._script.prompt_tokens_per_second:
             self._wait(rows)
-        answers = self._answers
-        return [next(answers[row.slot]) for row in rows if row.samples]
 
-    def verify(self, rows: Sequence[Row]) -> list[list[int]]:
-        return [[token] for token in self.step(rows)]
+    def verify(self, rows: Sequence[Row]) -> list[Iterator[int]]:
+        self._evaluate(rows)
+        return [self._verify(row) for row in rows]
+
+    def _verify(self, row: Row) -> Iterator[int]:
+        for count, draft in enumerate([*row.tokens[len(row.tokens) - row.drafts :], None]):
+            if count and self._script.tokens_per_second:
+                self._due[row.slot] += 1 / self._script.tokens_per_second
+            token = next(self._answers[row.slot])
+            yield token
+            if token != draft or token == self._end:
+                return
 
     def logprobs(self, slot: int, token: int, top: int) -> tuple[float, list[tuple[int, float]]]:  # noqa: ARG002  # the same in all slots
         size = len(self._pieces)
