@@ -1,19 +1,19 @@
 // Puts the kernels into ggml's CPU backend, and is what other languages call.
 //
-// ggml asks each of its extra buffer types about every op on the CPU. Ours comes first in their list:
-// weights that are loaded into it are packed, and any op whose data it knows can be taken over. That
-// needs no patch, and the op runs in ggml's own threads. What is not supported goes on to stock.
+// ggml asks each of its extra buffer types about every op on the CPU. Ours comes first in their
+// list: weights that are loaded into it are packed, and any op whose data it knows can be taken
+// over. That needs no patch, and the op runs in ggml's own threads. What is not supported goes on
+// to stock.
 #include "attention.h"
 #include "cell_positions.h"
 #include "cpu.h"
 #include "ggml-backend-impl.h"
 #include "ggml-cpu.h"
+#include "packing.h"
 #include "products.h"
 #include "traits.h"
+#include "usage.h"
 
-#include <algorithm>
-#include <atomic>
-#include <thread>
 #include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -24,6 +24,7 @@ bool with_attention = true;
 
 struct ProductTraits final : ggml::cpu::tensor_traits {
     bool work_size(int threads, const ggml_tensor * op, size_t & size) override {
+        own::record_own(op);
         size = own::product_work_bytes(op, threads);
         return true;
     }
@@ -36,6 +37,7 @@ struct ProductTraits final : ggml::cpu::tensor_traits {
 
 struct AttentionTraits final : ggml::cpu::tensor_traits {
     bool work_size(int threads, const ggml_tensor * op, size_t & size) override {
+        own::record_own(op);
         size = own::attention_work_bytes(op, threads);
         return true;
     }
@@ -61,12 +63,24 @@ struct ExtraBufferType final : ggml::cpu::extra_buffer_type {
         if (!is_product || !is_packed(op->src[0]) || !own::can_pack(op->src[0])) {
             return false;
         }
+        if (op->src[0]->view_src) {  // a part of a packed matrix is nowhere
+            return false;
+        }
         const ggml_tensor * rows = op->src[1];
         return own::supports_product(op) &&
                (!rows->buffer || ggml_backend_buft_is_host(rows->buffer->buft));
     }
 
     ggml::cpu::tensor_traits * get_tensor_traits(const ggml_tensor * op) override {
+        ggml::cpu::tensor_traits * traits = find_traits(op);
+        if (!traits) {
+            own::record_stock(op);
+        }
+        return traits;
+    }
+
+  private:
+    static ggml::cpu::tensor_traits * find_traits(const ggml_tensor * op) {
         switch (op->op) {
             case GGML_OP_MUL_MAT:
             case GGML_OP_MUL_MAT_ID:
@@ -83,33 +97,22 @@ const char * buffer_name(ggml_backend_buffer_type_t) {
     return "CPU_OWN";
 }
 
-void pack(ggml_backend_buffer_t, ggml_tensor * weights, const void * data, size_t offset, size_t size) {
+// The library sets each tensor whole, from where it is in the file or in a temporary buffer.
+void set_tensor(
+    ggml_backend_buffer_t, ggml_tensor * weights, const void * data, size_t offset, size_t size) {
     GGML_ASSERT(offset == 0 && size == ggml_nbytes(weights));
-    const int64_t units = own::pack_units(weights);
-    std::atomic<int64_t> next{0};
-    auto work = [&] {
-        for (int64_t unit; (unit = next.fetch_add(1)) < units;) {
-            own::pack_unit(weights, data, unit);
-        }
-    };
-    std::vector<std::thread> helpers;
-    const int64_t threads = std::min<int64_t>(std::thread::hardware_concurrency(), units);
-    for (int64_t each = 1; each < threads; each++) {
-        helpers.emplace_back(work);
-    }
-    work();
-    for (auto & helper : helpers) {
-        helper.join();
-    }
+    own::pack(weights, data);
 }
 
 ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
-    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
+    ggml_backend_buffer_t buffer =
+        ggml_backend_buft_alloc_buffer(ggml_backend_cpu_buffer_type(), size);
     if (!buffer) {
         return nullptr;
     }
+    own::use_large_pages(ggml_backend_buffer_get_base(buffer), size);
     buffer->buft = type;
-    buffer->iface.set_tensor = pack;
+    buffer->iface.set_tensor = set_tensor;
     buffer->iface.get_tensor = nullptr;  // what is packed cannot be read back
     buffer->iface.cpy_tensor = nullptr;
     return buffer;
@@ -152,6 +155,21 @@ EXPORT void own_set_attention(bool is_on) {
     with_attention = is_on;
 }
 
+// Read the positions of cells from this memory from now on; see cell_positions.h.
 EXPORT bool own_watch(llama_memory_i * memory) {
     return own::watch_memory(memory);
+}
+
+// See packing.h.
+EXPORT void own_configure_packing(int threads, bool is_mapped) {
+    own::configure_packing(threads, is_mapped);
+}
+
+// See usage.h.
+EXPORT void own_begin_recording() {
+    own::begin_recording();
+}
+
+EXPORT own::Usage own_end_recording() {
+    return own::end_recording();
 }
