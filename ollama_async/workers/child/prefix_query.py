@@ -8,12 +8,15 @@ prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
+S = TypeVar("S", list[int], bytes)
 
-def common_prefix_length(one: list[int], other: list[int]) -> int:
-    """The number of equal tokens at the beginning.
+
+def common_prefix_length(one: S, other: S) -> int:
+    """The number of equal tokens, or bytes, at the beginning.
 
     Compares slices, not single tokens: 4,000 tokens take about 20 µs.
     """

@@ -38,7 +38,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     ``slots``: requests that should run at a time. ``sequences`` and ``cells``: of the KV cache.
     ``is_invariant``: the same tokens give the same logits, to the bit, whatever else is in a batch
     and however the prompt was split. ``kernels``: what computes, for people, such as
-    ``own (avx512_vnni)`` or ``stock``.
+    ``own (avx512_vnni)`` or ``stock``. ``state_layout``: engines of one model in which it is equal
+    can restore each other's states.
     """
 
     slots: int
@@ -48,6 +49,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_pooled: bool = False
     is_invariant: bool = False
     kernels: str = ""
+    state_layout: str = ""
     vocab_size: int
     weights_bytes: int
     cache_bytes: int
@@ -266,12 +268,21 @@ class Engine(Protocol):
         :raises EngineError: the model cannot, or lacks the cells that other slots share with it.
         """
 
-    def save(self, slot: int) -> SavedState | None:
-        """The state of a slot's tokens, for :meth:`restore`; None: it cannot be saved."""
+    def state_bytes(self, slot: int) -> int:
+        """The size of the slot's state now; 0: it cannot be saved."""
 
-    def restore(self, slot: int, state: SavedState) -> bool:
-        """Make the slot hold what was saved from any slot of an engine with the same model, KV
-        cache type and library. False: it does not fit; the slot is empty then.
+    def save(self, slot: int, state: SavedState) -> bool:
+        """Write the slot's state, of :meth:`state_bytes`, for :meth:`restore`. False: it failed."""
+
+    def restore(self, slot: int, state: SavedState, length: int) -> bool:
+        """Make the slot hold what was saved from any slot of an engine with the same
+        ``facts.state_layout``: ``length`` tokens. False: the state does not fit; the slot is empty
+        then.
+        """
+
+    def is_acceptable(self, state: SavedState, length: int) -> bool:
+        """Whether a state that another process left can be restored, whatever is in it, without
+        more harm than wrong answers to requests that use it.
         """
 
     def close(self) -> None:

@@ -13,12 +13,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as lib
 import msgspec
 import numpy as np
 
 from ollama_async.core.conversation import Sampling
 from ollama_async.core.errors import LoadFailed
+from ollama_async.workers.child.engines import llama_state
 from ollama_async.workers.child.engines.engine import (
     Constraint,
     EngineError,
@@ -100,6 +102,14 @@ def find_padding_slots(
     return chosen
 
 
+def _state_layout(spec: LoadSpec, *, is_on_device: bool) -> str:
+    """See :class:`EngineFacts`. A state has a part for each buffer of the cache."""
+    library = Path(lib._lib._name).stat()  # noqa: SLF001  # the binding's own handle
+    build = f"{llama_cpp.__version__} {library.st_size} {library.st_mtime_ns}"
+    cache = f"{spec.slots} {spec.cache_type} {spec.flash_attention} {is_on_device}"
+    return f"llama.cpp {build}, cache {cache}"
+
+
 _slot_of = attrgetter("slot")
 
 
@@ -109,7 +119,7 @@ def _bytes_of(state: SavedState) -> Any:
 
 _ROPE_WITH_DIMENSIONS = {lib.LLAMA_ROPE_TYPE_MROPE, lib.LLAMA_ROPE_TYPE_IMROPE}
 
-_STATE_LIMIT_BYTES = 256 * 1024 * 1024
+_COPY_LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, copying through the saved state is not worth its memory."""
 
 
@@ -194,6 +204,7 @@ class LlamaCpp:
             can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
             can_trim=can_trim,
             can_draft=can_trim and not self._window,
+            state_layout=_state_layout(spec, is_on_device=bool(log.device_bytes())),
         )
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._tokenizer.tokenize
@@ -320,20 +331,33 @@ class LlamaCpp:
         """Copy only the cells in use, through the sequence's saved state. The library's own copy
         takes the whole buffer: ten times as long for a short prefix. False: not done.
         """
-        state = self.save(source)
-        return state is not None and self.restore(target, state)
-
-    def save(self, slot: int) -> SavedState | None:
-        if self._has_pending_moves:  # a saved state would not include them
-            return None
-        size: int = lib.llama_state_seq_get_size(self._context, slot)
-        if size > _STATE_LIMIT_BYTES:
-            return None
+        size = self.state_bytes(source)
+        if not 0 < size <= _COPY_LIMIT_BYTES:
+            return False
         state = np.empty(size, np.uint8)
-        lib.llama_state_seq_get_data(self._context, _bytes_of(state), size, slot)
-        return state
+        return self.save(source, state) and self._read_state(target, state)
 
-    def restore(self, slot: int, state: SavedState) -> bool:
+    def state_bytes(self, slot: int) -> int:
+        if self._has_pending_moves:  # a saved state would not include them
+            return 0
+        return int(lib.llama_state_seq_get_size(self._context, slot))
+
+    def save(self, slot: int, state: SavedState) -> bool:
+        size = len(state)
+        written: int = lib.llama_state_seq_get_data(self._context, _bytes_of(state), size, slot)
+        return written == size
+
+    def restore(self, slot: int, state: SavedState, length: int) -> bool:
+        self._clear(slot)
+        if self._read_state(slot, state) and self._end_of(slot) == length:
+            return True
+        self._clear(slot)
+        return False
+
+    def is_acceptable(self, state: SavedState, length: int) -> bool:
+        return llama_state.is_acceptable(state, length)
+
+    def _read_state(self, slot: int, state: SavedState) -> bool:
         size = len(state)
         return bool(lib.llama_state_seq_set_data(self._context, _bytes_of(state), size, slot))
 

@@ -47,6 +47,7 @@ from ollama_async.workers.load_spec import LoadSpec
 _BYTES = 256
 _SAMPLE_RATE = 16_000
 _MEDIA_TOKENS = 16
+_TOKEN_STATE_BYTES = 8
 _LOG_HALF = math.log(0.5)
 _PROGRESS_PERIOD_S = 0.05
 _BEFORE_FAULT_S = 0.002
@@ -183,12 +184,20 @@ class Scripted:
             raise EngineError(f"slot {slot}: cannot forget {discard} tokens from {keep} on")
         self._lengths[slot] -= discard
 
-    def save(self, slot: int) -> SavedState | None:
-        return np.array([self._lengths[slot]], np.int64).view(np.uint8)
+    def state_bytes(self, slot: int) -> int:
+        return _TOKEN_STATE_BYTES * self._lengths[slot]
 
-    def restore(self, slot: int, state: SavedState) -> bool:
-        self._lengths[slot] = int(state.view(np.int64)[0])
+    def save(self, slot: int, state: SavedState) -> bool:
+        state[:] = slot
         return True
+
+    def restore(self, slot: int, state: SavedState, length: int) -> bool:
+        is_whole = self.is_acceptable(state, length)
+        self._lengths[slot] = length if is_whole else 0
+        return is_whole
+
+    def is_acceptable(self, state: SavedState, length: int) -> bool:
+        return len(state) == _TOKEN_STATE_BYTES * length
 
     def close(self) -> None:
         if self._script.ignore_sigterm:
