@@ -28,7 +28,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     With ``drafts``, the engine takes drafts: several tokens may come at once.
 
-    ``slots`` and ``num_ctx``: 0 = what the server requests, which is also the maximum.
+    ``slots`` and ``num_ctx``: 0 = what the server requests, which is also the maximum. ``cells``:
+    the KV cache is a pool of so many, at least ``num_ctx``; 0 = each slot has its own.
     ``template`` is a Jinja template; ``capabilities`` are those besides ``completion`` or
     ``embedding``.
 
@@ -51,6 +52,7 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     drafts: bool = False
     slots: int = 0
     num_ctx: int = 0
+    cells: int = 0
     template: str = ""
     go_template: str = ""
     renderer: str = ""
@@ -74,8 +76,8 @@ class Script(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         for name in ("tokens_per_second", "prompt_tokens_per_second"):
             if 0 != getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 0 or at least 1")
-        sizes = ("slots", "num_ctx", "weights_bytes", "cache_bytes_per_token", "dimensions")
-        for name in ("load_seconds", *sizes):
+        sizes = ("weights_bytes", "cache_bytes_per_token", "dimensions", "load_seconds")
+        for name in ("slots", "num_ctx", "cells", *sizes):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
 

@@ -1,29 +1,40 @@
 """The step thread: continuous batching of all running requests.
 
-Each iteration reads the mailbox (so a cancel frees its slot before the next step), gives free slots
-to waiting requests, makes one engine step, and sends what came of it. :mod:`.batching` decides what
-goes into a step, :mod:`.kv_pool` what need not be computed again.
+Each iteration reads the mailbox (so a cancel frees its slot before the next step), admits waiting
+requests, makes one engine step, and sends what came of it. :mod:`.batching` decides what goes into
+a step, :mod:`.kv_pool` which slot and cells a request gets, and what need not be computed again.
 
-Ollama leaves two choices open. ``num_predict`` 0 evaluates nothing: the request ends at once with
-``length``. And a request with a seed (>= 0) reuses no prefix and, as long as it is alone, gets its
-prompt in chunks of a fixed size: sums depend on how a prompt is split, so only then does the same
-request give the same text.
+**Who is admitted.** Requests are admitted in order of arrival. One whose cells do not fit yet lets
+later ones pass that do, at most :data:`OVERTAKEN` of them; then all wait for it. So a large request
+waits for a bounded number of others, and a small one passes it while there is room for both. One
+that should wait for a prompt with the same prefix holds nobody up.
+
+**When the cells run out** in the middle of answers, the youngest request loses its cells. It keeps
+all else, its sampler, parser and constraint, and comes back before any other is admitted: what is
+not on the shelf is computed again, with the answer so far as part of the prompt. Its client sees a
+pause. If the engine is not invariant, the text may be another from there on.
+
+``num_predict`` 0 evaluates nothing: the request ends at once with ``length``.
+
+A request with a seed (>= 0) should give the same text each time. An engine that is invariant
+(:attr:`EngineFacts.is_invariant`) does that by itself. With others, sums depend on how a prompt is
+split, so such a request reuses no prefix and, as long as it is alone, gets its prompt in chunks of
+a fixed size.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Usage
 from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engines.engine import MAX_STREAMS, Engine, EngineError, Row
-from ollama_async.workers.child.kv_pool import KVPool
+from ollama_async.workers.child.kv_pool import KVPool, Slot
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder, MediaSpan
 from ollama_async.workers.child.prefix_query import PrefixQuery
@@ -42,6 +53,13 @@ from ollama_async.workers.messages import (
 
 DoneReason = Literal["stop", "length", "cancel"]
 
+OVERTAKEN = 16
+
+
+class _Waiting(NamedTuple):
+    request: PreparedRequest
+    query: PrefixQuery
+
 
 class EngineLoop(StepLoop[PreparedRequest]):
     """See the module."""
@@ -58,35 +76,44 @@ class EngineLoop(StepLoop[PreparedRequest]):
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(mailbox, send, clock_ns)
-        self.slots = KVPool(engine)
+        self.pool = KVPool(engine)
         self._engine = engine
         self._planner = planner
         self._encoder = encoder
         self._repetition_limit = repetition_limit
-        self._waiting: deque[PreparedRequest] = deque()
+        self._waiting: list[_Waiting] = []  # in order of arrival
+        self._may_admit = False  # since something changed
+        self._overtaken = (0, 0)  # the request that waits for cells, and how many have passed it
         # a step replaces both lists and does not change them: it uses those that it began with
         self._prefilling: list[RunningSequence] = []  # in order of arrival
         self._decoding: list[RunningSequence] = []
+        self._preempted: list[RunningSequence] = []  # oldest first
+        self._full: list[RunningSequence] = []  # of which the next step shifts the context
         self._logprob_requests = 0  # that have a slot
         self._lookup = PromptLookup()
 
     def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
         for entry in self._mailbox.take():
             self._receive(entry)
-        if self._waiting:
-            self._assign_slots()
+        if self._may_admit:
+            self._may_admit = False
+            self._admit()
         is_active = bool(self._prefilling or self._decoding) and self._step()
         now_s = self._clock_ns() / 1e9
         if self._add_heartbeat(now_s):
             self._output.flush(now_s)
-        if is_active and (self._prefilling or self._decoding):
+        if self._may_admit or (is_active and (self._prefilling or self._decoding)):
             self._output.flush_if_due(now_s)
         else:
             self._output.flush(now_s)
             self._wait(idle_s, now_s)
 
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(len(self._prefilling) + len(self._decoding), self.slots.used_share)
+        return Heartbeat(len(self._running), self.pool.used_share)
+
+    @property
+    def _running(self) -> list[RunningSequence]:
+        return [*self._prefilling, *self._decoding, *self._preempted]
 
     # Requests and cancellations
 
@@ -96,7 +123,8 @@ class EngineLoop(StepLoop[PreparedRequest]):
         elif not isinstance(entry, PreparedRequest):
             self._output.add(entry)
         elif entry.max_tokens:
-            self._waiting.append(entry)
+            self._waiting.append(_Waiting(entry, self._query(entry)))
+            self._may_admit = True
         else:
             self._output.add(Started(entry.id, len(entry.tokens)))
             context = entry.without_media(entry.tokens) if entry.returns_context else []
@@ -104,70 +132,171 @@ class EngineLoop(StepLoop[PreparedRequest]):
 
     def _cancel(self, request_id: int) -> None:
         """Does nothing if the request has ended: the two messages crossed."""
-        for request in self._waiting:
-            if request.id == request_id:
-                self._waiting.remove(request)
-                usage = Usage(prompt=len(request.tokens))
+        for waiting in self._waiting:
+            if waiting.request.id == request_id:
+                self._waiting.remove(waiting)
+                self._may_admit = True
+                usage = Usage(prompt=len(waiting.request.tokens))
                 self._output.add(Done(request_id, "cancel", usage))
                 return
-        for sequence in [*self._prefilling, *self._decoding]:
+        for sequence in self._running:
             if sequence.id == request_id:
                 sequence.last_token_ns = self._clock_ns()
                 self._end(sequence, "cancel")
                 return
 
-    def _assign_slots(self) -> None:
-        while self._waiting:
-            request = self._waiting[0]
-            query = PrefixQuery(
-                *(request.tokens, request.owner, request.public_tokens, request.sampling.seed < 0),
-                [(at, span.length) for at, span in request.spans.items()],
-            )
-            slot = self.slots.take(query)
-            if slot is None:
+    # Admission
+
+    def _query(self, request: PreparedRequest) -> PrefixQuery:
+        return PrefixQuery(
+            *(request.tokens, request.owner, request.public_tokens),
+            reuses=self._engine.facts.is_invariant or request.sampling.seed < 0,
+            spans=[(at, span.length) for at, span in request.spans.items()],
+        )
+
+    def _admit(self) -> None:
+        """Give cells to requests that wait for them, those first that had some before."""
+        while self._preempted:
+            if not self._readmit(self._preempted[0]):
                 return
-            self._waiting.popleft()
-            self._logprob_requests += request.logprobs >= 0
-            self._prefilling.append(
-                RunningSequence(request, query, slot, self._engine, self._repetition_limit)
+        blocked = None
+        for waiting in [*self._waiting]:
+            if self._should_wait(waiting):
+                continue
+            if not self._begin(waiting):
+                blocked = blocked or waiting
+            elif blocked is not None:
+                overtaken, count = self._overtaken
+                same = overtaken == blocked.request.id
+                self._overtaken = blocked.request.id, count + 1 if same else 1
+            if blocked is not None and self._overtaken == (blocked.request.id, OVERTAKEN):
+                return
+
+    def _should_wait(self, waiting: _Waiting) -> bool:
+        """For a prompt with the same prefix; but not for images of another client, whose turn to be
+        encoded may come later than its own.
+        """
+        client = waiting.request.client
+        others = [
+            each.query
+            for each in self._prefilling
+            if each.is_encoded or each.request.client == client
+        ]
+        return bool(others) and self.pool.should_wait(waiting.query, others)
+
+    def _begin(self, waiting: _Waiting) -> bool:
+        """Begin the prefill. False: the request has to wait for cells."""
+        request, query = waiting
+        try:
+            slot = self.pool.admit(query, request.num_ctx, request.max_tokens)
+            if slot is None:
+                return False
+            self._begin_sampling(slot, request)
+        except EngineError as error:
+            self._waiting.remove(waiting)
+            self._output.add(Failed(request.id, EngineFailed.code, str(error)))
+            return True
+        self._waiting.remove(waiting)
+        sequence = RunningSequence(request, query, slot, self._engine, self._repetition_limit)
+        self._logprob_requests += request.logprobs >= 0
+        self._prefilling.append(sequence)
+        self._request_embeddings(sequence)
+        self._output.add(Started(request.id, len(request.tokens), sequence.cached))
+        return True
+
+    def _begin_sampling(self, slot: Slot, request: PreparedRequest) -> None:
+        """:raises EngineError: it failed; the slot is free again."""
+        try:
+            self._engine.begin(
+                *(slot.index, request.sampling),
+                request.without_media(request.tokens),
+                request.constraint,
             )
+        except EngineError:
+            self.pool.clear(slot)
+            self.pool.release(slot)
+            raise
+
+    def _request_embeddings(self, sequence: RunningSequence) -> None:
+        if self._encoder is not None:
+            client = sequence.request.client
+            self._encoder.request_after(sequence.prefilled, sequence.spans, client)
+
+    # Lack of cells
+
+    def _lacks_cells(self, cells: int, spare: RunningSequence | None = None) -> bool:
+        """Whether a request had to be preempted for so many cells; then plan the step anew."""
+        if self.pool.make_room(cells):
+            return False
+        running = [each for each in (*self._prefilling, *self._decoding) if each is not spare]
+        self._preempt(max(running, key=self._precedence))
+        return True
+
+    def _precedence(self, sequence: RunningSequence) -> tuple[bool, bool, int]:
+        """Of those to preempt: the youngest whose cells can be computed again."""
+        is_full = any(each is sequence for each in self._full)
+        return not is_full, not sequence.slot.is_shifted, sequence.id
+
+    def _preempt(self, sequence: RunningSequence) -> None:
+        """Take its cells. After a context shift they cannot be computed again, so the request keeps
+        their contents itself; one that waits for its shift begins anew with what will be left.
+        """
+        self._prefilling = [each for each in self._prefilling if each is not sequence]
+        self._decoding = [each for each in self._decoding if each is not sequence]
+        self._preempted.append(sequence)
+        self._preempted.sort(key=lambda each: each.id)
+        self._may_admit = True
+        sequence.preempt()
+        if any(each is sequence for each in self._full):
+            self._full = [each for each in self._full if each is not sequence]
+            sequence.forget(sequence.request.keep, self._count_discarded(sequence))
+        elif sequence.slot.is_shifted:
+            sequence.saved = self.pool.save(sequence.slot)
+        self.pool.preempt(sequence.slot)
+        if self._encoder is not None:
+            self._encoder.call_off(sequence.spans)
+
+    def _readmit(self, sequence: RunningSequence) -> bool:
+        """Let a preempted request go on. False: its cells do not fit yet."""
+        slot, query = sequence.slot, sequence.query
+        try:
+            if not self.pool.readmit(
+                slot, query, sequence.num_ctx, sequence.wanted, sequence.saved
+            ):
+                return False
+        except EngineError as error:
+            self._fail([sequence], error)
+            return True
+        sequence.saved = None
+        sequence.prefilled = len(slot.tokens)
+        self._preempted.remove(sequence)
+        self._prefilling = sorted([*self._prefilling, sequence], key=lambda each: each.id)
+        self._request_embeddings(sequence)
+        return True
 
     # One step
 
     def _step(self) -> bool:
         """False if there is nothing to do until embeddings have been made."""
+        if self._full and not self._shift_contexts():
+            return True
         decoding = self._planner.choose_decoding(self._decoding)
         if drafts := self._draft(decoding):
             self._verify(decoding, drafts)
             return True
-        chunks: list[tuple[RunningSequence, int]] = []
-        is_waiting = False
-        if self._prefilling:
-            ordered = self._planner.order(self._prefilling)
-            begun = [each for each in ordered if self._begin(each) and self._can_go_on(each)]
-            late = [each for each in begun if not each.is_encoded]
-            if late:
-                self._demand_embeddings(late)  # some may be cached
-            ready = [each for each in begun if each.is_encoded]
-            is_waiting = len(ready) < len(begun)
-            is_alone = not decoding and len(self._prefilling) == 1
-            if ready and ready[0].next_span is not None:
-                self._read_span(ready[0], *ready[0].next_span, len(decoding), is_alone=is_alone)
-                is_waiting = False
-            else:
-                ready = [each for each in ready if each.next_span is None]
-                chunks = self._planner.plan_prefill(
-                    len(decoding), ready, self._decoding, is_alone=is_alone
-                )
+        chunks, is_waiting = self._plan_prefill(decoding) if self._prefilling else ([], False)
+        if self._preempted:
+            decoding = [each for each in decoding if each not in self._preempted]
         rows = [sequence.row for sequence in decoding]
-        prompt_tokens = 0
         for sequence, size in chunks:
             begin = sequence.prefilled
-            tokens = sequence.request.tokens[begin : begin + size]
+            tokens = sequence.prompt[begin : begin + size]
             rows.append(Row(sequence.slot.index, tokens, begin, size == sequence.missing))
-            prompt_tokens += size
-        if not rows:  # every prompt waits for embeddings, failed to begin, or was a span
+        if not rows:  # every prompt waits for embeddings, has failed, or was a span
             return not is_waiting
+        prompt_tokens = sum(size for _, size in chunks)
+        if self._lacks_cells(len(decoding) + prompt_tokens):
+            return True
         begun_ns = self._clock_ns()
         try:
             sampled = self._engine.step(rows)
@@ -175,6 +304,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
             self._fail([*decoding, *(sequence for sequence, _ in chunks)], error)
             return True
         ended_ns = self._clock_ns()
+        self.pool.add_cells(rows)
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
         if not chunks:
             self._lookup.observe(len(decoding), 0, 0, (ended_ns - begun_ns) / 1e9)
@@ -183,6 +313,28 @@ class EngineLoop(StepLoop[PreparedRequest]):
         self._accept_tokens(decoding, sampled, ended_ns)
         return True
 
+    def _plan_prefill(
+        self, decoding: list[RunningSequence]
+    ) -> tuple[list[tuple[RunningSequence, int]], bool]:
+        """The chunks of prompts beside these streams; and whether prompts wait for embeddings, and
+        nothing was done. A span whose turn it is is read at once.
+        """
+        ordered = self._planner.order(self._prefilling)
+        begun = [each for each in ordered if self._can_go_on(each)]
+        late = [each for each in begun if not each.is_encoded]
+        if late:
+            self._demand_embeddings(late)  # some may be cached
+        ready = [each for each in begun if each.is_encoded]
+        is_alone = not decoding and len(self._prefilling) == 1 and not self._waiting
+        if ready and ready[0].next_span is not None:
+            self._read_span(ready[0], *ready[0].next_span, len(decoding), is_alone=is_alone)
+            return [], False
+        readable = [each for each in ready if each.next_span is None]
+        chunks = self._planner.plan_prefill(
+            len(decoding), readable, self._decoding, is_alone=is_alone
+        )
+        return chunks, len(ready) < len(begun)
+
     def _draft(self, decoding: list[RunningSequence]) -> list[list[int]]:
         """Drafts for a step of these streams; [] if it has none."""
         is_small = 0 < len(decoding) <= MAX_STREAMS and not self._prefilling
@@ -190,6 +342,8 @@ class EngineLoop(StepLoop[PreparedRequest]):
 
     def _verify(self, decoding: list[RunningSequence], drafts: list[list[int]]) -> None:
         """A step with drafts: what they turn out to be counts as if it had come one by one."""
+        if self._lacks_cells(len(decoding) + sum(map(len, drafts))):
+            return
         rows = [
             Row(row.slot, [*row.tokens, *tokens], row.position, samples=True, drafts=len(tokens))
             for row, tokens in zip((each.row for each in decoding), drafts, strict=True)
@@ -200,6 +354,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         except EngineError as error:
             self._fail(decoding, error)
             return
+        self.pool.add_cells(rows)
         evaluated_ns = self._clock_ns()
         accepted = 0
         for sequence, row, tokens in zip(decoding, rows, sampled, strict=True):
@@ -211,7 +366,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
                     break
             accepted += count - 1
             if count <= row.drafts:
-                self._engine.trim(row.slot, len(sequence.slot.tokens))
+                self.pool.trim_drafts(sequence.slot)
         took_s = (self._clock_ns() - begun_ns) / 1e9
         self._lookup.observe(len(decoding), sum(map(len, drafts)), accepted, took_s)
 
@@ -250,8 +405,10 @@ class EngineLoop(StepLoop[PreparedRequest]):
                 sequence, streams, span.length - offset, is_alone=is_alone
             )
             embeddings = embeddings.part(offset, size)
+        if self._lacks_cells(streams + size):
+            return
         begin = sequence.prefilled
-        tokens = sequence.request.tokens[begin : begin + size]
+        tokens = sequence.prompt[begin : begin + size]
         row = Row(sequence.slot.index, tokens, begin, size == sequence.missing, embeddings)
         begun_ns = self._clock_ns()
         try:
@@ -260,57 +417,29 @@ class EngineLoop(StepLoop[PreparedRequest]):
             self._fail([sequence], error)
             return
         ended_ns = self._clock_ns()
+        self.pool.add_cells([row])
         self._planner.end_turn(sequence)
         self._planner.observe(0, size, (ended_ns - begun_ns) / 1e9)
         complete = self._advance_prefill([(sequence, size)], begun_ns, ended_ns)
         if self._encoder is not None:
-            self._encoder.free_before(sequence.prefilled, sequence.request.spans)
+            self._encoder.free_before(sequence.prefilled, sequence.spans)
         self._accept_tokens(complete, sampled, ended_ns)
-
-    def _begin(self, sequence: RunningSequence) -> bool:
-        """Begin the prefill, unless it should wait for a prompt with the same prefix. It does not
-        wait for images of another client, whose turn to be encoded may come later than its own.
-        """
-        if sequence.prefilled >= 0:
-            return True
-        client = sequence.request.client
-        others = [
-            each.query
-            for each in self._prefilling
-            if each.prefilled >= 0 and (each.is_encoded or each.request.client == client)
-        ]
-        if others and self.slots.should_wait(sequence.query, others):
-            return False
-        request = sequence.request
-        try:
-            sequence.cached = self.slots.prepare(sequence.slot, sequence.query)
-            self._engine.begin(
-                *(sequence.slot.index, request.sampling),
-                request.without_media(request.tokens),
-                request.constraint,
-            )
-        except EngineError as error:
-            self._fail([sequence], error)
-            return False
-        sequence.prefilled = sequence.cached
-        if self._encoder is not None:
-            self._encoder.request_after(sequence.prefilled, request.spans, request.client)
-        self._output.add(Started(request.id, len(request.tokens), sequence.cached))
-        return True
 
     def _advance_prefill(
         self, chunks: list[tuple[RunningSequence, int]], begun_ns: int, ended_ns: int
     ) -> list[RunningSequence]:
-        """Update prompts after a step. Returns the complete ones, which have their first token."""
+        """Update prompts after a step. Returns the complete ones, which have their next token."""
         complete = []
+        self._may_admit = True  # what waits for these prefixes
         for sequence, size in chunks:
             sequence.begun_ns = sequence.begun_ns or begun_ns
-            prompt = sequence.request.tokens
-            sequence.slot.tokens += prompt[sequence.prefilled : sequence.prefilled + size]
+            prompt = sequence.prompt
+            added = prompt[sequence.prefilled : sequence.prefilled + size]
+            self.pool.add_prompt(sequence.slot, added)
             sequence.prefilled += size
             if sequence.missing:
                 continue
-            sequence.first_token_ns = ended_ns
+            sequence.first_token_ns = sequence.first_token_ns or ended_ns
             self._prefilling = [each for each in self._prefilling if each is not sequence]
             self._decoding = [*self._decoding, sequence]
             # as if the last token of the prompt had been decoded in this step
@@ -390,15 +519,37 @@ class EngineLoop(StepLoop[PreparedRequest]):
         elif sequence.row.position < sequence.num_ctx:
             pass
         elif request.shift and self._engine.facts.can_shift:
-            discard = max(1, (sequence.row.position - request.keep) // 2)
-            try:
-                self.slots.shift(sequence.slot, request.keep, discard)
-            except EngineError as error:
-                self._fail([sequence], error)
-            else:
-                sequence.row.position -= discard
+            self._full.append(sequence)
         else:
             self._finish(sequence, "length", unevaluated=True)
+
+    def _shift_contexts(self) -> bool:
+        """Before the next step, forget a part of the contexts that are full. False: a request had
+        to be preempted for that.
+        """
+        while self._full:
+            sequence = self._full[-1]
+            if any(each is sequence for each in self._decoding):  # else it was cancelled
+                cells = self.pool.cells_to_shift(sequence.slot)
+                if cells and self._lacks_cells(cells, spare=sequence):
+                    return False
+                self._shift_context(sequence)
+            self._full.pop()
+        return True
+
+    def _shift_context(self, sequence: RunningSequence) -> None:
+        discard = self._count_discarded(sequence)
+        try:
+            self.pool.shift(sequence.slot, sequence.request.keep, discard)
+        except EngineError as error:
+            self._fail([sequence], error)
+        else:
+            sequence.row.position -= discard
+            sequence.spans = {}  # they are not where they were
+
+    def _count_discarded(self, sequence: RunningSequence) -> int:
+        """Tokens that a full context forgets."""
+        return max(1, (sequence.row.position - sequence.request.keep) // 2)
 
     def _finish(
         self, sequence: RunningSequence, reason: DoneReason, *, unevaluated: bool = False
@@ -444,16 +595,17 @@ class EngineLoop(StepLoop[PreparedRequest]):
         """The contents of these slots are unknown now."""
         for sequence in failed:
             self._release(sequence)
-            self.slots.clear(sequence.slot)
+            self.pool.clear(sequence.slot)
             self._output.add(Failed(sequence.id, EngineFailed.code, str(error)))
 
     def _release(self, sequence: RunningSequence) -> None:
         """Free the slot."""
         self._prefilling = [each for each in self._prefilling if each is not sequence]
         self._decoding = [each for each in self._decoding if each is not sequence]
+        self._preempted = [each for each in self._preempted if each is not sequence]
         self._logprob_requests -= sequence.request.logprobs >= 0
-        if sequence.prefilled >= 0:
-            self._engine.end(sequence.slot.index)
-        sequence.slot.is_busy = False
+        self._engine.end(sequence.slot.index)
+        self.pool.release(sequence.slot)
+        self._may_admit = True
         if self._encoder is not None:
             self._encoder.call_off(sequence.request.spans)

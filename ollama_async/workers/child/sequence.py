@@ -7,8 +7,10 @@ import re
 from array import array
 from collections.abc import Iterable
 
+import msgspec
+
 from ollama_async.core.conversation import Usage
-from ollama_async.workers.child.engines.engine import Engine, Row
+from ollama_async.workers.child.engines.engine import Engine, Row, SavedState
 from ollama_async.workers.child.kv_pool import Slot
 from ollama_async.workers.child.mailbox import PreparedRequest
 from ollama_async.workers.child.media import MediaSpan
@@ -28,10 +30,13 @@ _DECODER = codecs.getincrementaldecoder("utf-8")
 
 
 class RunningSequence:
-    """The state of a request that has a slot.
+    """The state of a request that has a slot, which holds ``cached`` tokens of its prompt.
 
     - ``row``: its part of a decoding step; the only token, ``last[0]``, is the one sampled last.
-    - ``prefilled``: prompt tokens in the slot; -1: not begun. ``cached``: those that were reused.
+    - ``prompt``: what must be in the slot before it decodes: the request's tokens, and after
+      :meth:`preempt` those of the answer, too. ``prefilled``: how many of these are in the slot.
+    - ``saved``: what a preempted slot held, if its tokens do not tell.
+    - ``spans``: of images and recordings, by where they begin in ``prompt``.
     - ``generated``: tokens of the answer. At ``limit`` it is checked whether it goes on.
     - ``is_stopped``: a stop string was found, or the only call that the answer may have.
     - ``repeated``: tokens of an endless repetition.
@@ -51,6 +56,8 @@ class RunningSequence:
     ) -> None:
         self.request = request
         self.query = query
+        self.prompt = request.tokens
+        self.spans = request.spans
         self.id = request.id
         self.num_ctx = request.num_ctx
         self.parser = request.parser
@@ -62,12 +69,11 @@ class RunningSequence:
         self.slot = slot
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
-        self.prefilled = -1
-        self.cached = self.generated = self.thinking = self.last_step = self.repeated = (
-            self.limit
-        ) = 0
+        self.cached = self.prefilled = len(slot.tokens)
+        self.generated = self.thinking = self.last_step = self.repeated = self.limit = 0
         self.begun_ns = self.first_token_ns = self.last_token_ns = 0
         self.is_stopped = False
+        self.saved: SavedState | None = None
         self.repetition = RepetitionDetector(repetition_limit) if repetition_limit else None
         self._set_limit()
         self._decoder = Utf8Decoder()
@@ -82,14 +88,34 @@ class RunningSequence:
     @property
     def missing(self) -> int:
         """Tokens of the prompt that are not yet in the slot."""
-        return len(self.request.tokens) - self.prefilled
+        return len(self.prompt) - self.prefilled
+
+    @property
+    def wanted(self) -> int:
+        """Tokens that the answer may still get."""
+        return self.request.max_tokens - self.generated
+
+    def preempt(self) -> None:
+        """It loses its cells. What it needs to go on is the text so far, which is its prompt now;
+        the token sampled last has not been evaluated.
+        """
+        if not self.missing:
+            self.prompt = [*self.slot.tokens, self.last[0]]
+            self.query = msgspec.structs.replace(self.query, prompt=self.prompt)
+        self.prefilled = 0
+
+    def forget(self, keep: int, discard: int) -> None:
+        """Remove ``discard`` tokens after the first ``keep`` from the prompt."""
+        self.prompt = self.prompt[:keep] + self.prompt[keep + discard :]
+        self.query = msgspec.structs.replace(self.query, prompt=self.prompt, spans=())
+        self.spans = {}
 
     @property
     def next_span(self) -> tuple[MediaSpan, int] | None:
         """The span of an image or a recording that comes next in the prompt, and how many of its
         tokens are in the slot already.
         """
-        for at, span in self.request.spans.items():
+        for at, span in self.spans.items():
             if at <= self.prefilled < at + span.length:
                 return span, self.prefilled - at
         return None
@@ -103,12 +129,10 @@ class RunningSequence:
     @property
     def readable(self) -> int:
         """Tokens of the prompt that can be read now: up to the next such span."""
-        if not self.request.spans:
+        if not self.spans:
             return self.missing
-        end = len(self.request.tokens)
-        return min((at for at in self.request.spans if at >= self.prefilled), default=end) - (
-            self.prefilled
-        )
+        end = len(self.prompt)
+        return min((at for at in self.spans if at >= self.prefilled), default=end) - self.prefilled
 
     def extend_limit(self) -> bool:
         """Whether an answer at its ``limit`` may go on, up to a new limit."""

@@ -304,5 +304,5 @@ def test_whatever_happens_each_request_ends_once_with_its_own_text(
             assert text == whole
             assert end.usage.prompt == len(prompt)
     assert engine.begun == [False] * 3
-    for slot, cached in zip(harness.engine_loop.slots.all, engine.cache, strict=True):
+    for slot, cached in zip(harness.engine_loop.pool.all, engine.cache, strict=True):
         assert slot.tokens == cached

@@ -53,7 +53,7 @@ def start(requests, *, can_draft, slots=3, length=0):
 
 def finish(harness, *ids):
     harness.finish(*ids)
-    for slot, cached in zip(harness.engine_loop.slots.all, harness.engine.cache, strict=True):
+    for slot, cached in zip(harness.engine_loop.pool.all, harness.engine.cache, strict=True):
         assert slot.tokens == cached
     return harness
 

@@ -262,6 +262,11 @@ class Engine(Protocol):
         False: the model cannot; ``target`` is empty then.
         """
 
+    def share(self, source: int, target: int, length: int) -> None:
+        """Both slots hold the same first ``length`` tokens: free the cells of ``target``'s, and
+        let it use ``source``'s. Only in a pool.
+        """
+
     def shift(self, slot: int, keep: int, discard: int) -> None:
         """Remove positions ``keep`` … ``keep+discard-1`` and move the rest down.
 

@@ -361,6 +361,9 @@ class LlamaCpp:
         size = len(state)
         return bool(lib.llama_state_seq_set_data(self._context, _bytes_of(state), size, slot))
 
+    def share(self, source: int, target: int, length: int) -> None:
+        raise NotImplementedError  # there is no pool yet
+
     def shift(self, slot: int, keep: int, discard: int) -> None:
         if not lib.llama_memory_seq_rm(self._memory, slot, keep, keep + discard):
             raise EngineError("this model cannot forget a part of its context")

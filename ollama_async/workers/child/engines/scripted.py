@@ -3,7 +3,8 @@
 It ships with the product: tests, the benchmark of the gateway alone and chaos runs use it. A prompt
 has one token for each byte of UTF-8 (ids 0 to 255), an answer one for each piece of the script;
 equal pieces are the same token. It keeps no past text, but checks positions as strictly as a real
-KV cache, so a batcher that loses count fails here, too.
+KV cache, so a batcher that loses count fails here, too. With ``cells`` in its script the cache is
+a pool, with cells that are counted as strictly.
 
 Its logprobs are made up, and always the same: the token that comes has a probability of 1/2, the
 tokens with the next ids have 1/4, 1/8 and so on; after the last id comes 0.
@@ -20,6 +21,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, repeat
 from pathlib import Path
@@ -42,6 +44,7 @@ from ollama_async.workers.child.engines.engine import (
     SpanEmbeddings,
     SpanShape,
 )
+from ollama_async.workers.child.engines.kv_layout import count_sequences
 from ollama_async.workers.load_spec import LoadSpec
 
 _BYTES = 256
@@ -93,23 +96,27 @@ class Scripted:
         self._answer = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
         slots, num_ctx = script.slots or slots, script.num_ctx or num_ctx
+        cells = max(script.cells, num_ctx) if script.cells else slots * num_ctx
+        sequences = count_sequences(slots, cells) if script.cells else slots
         reads_media = not {"vision", "audio"}.isdisjoint(script.capabilities)
         self.projector = ScriptedProjector(script.capabilities) if reads_media else None
         self.facts = EngineFacts(
             slots=slots,
-            sequences=slots,
+            sequences=sequences,
             num_ctx=num_ctx,
-            cells=slots * num_ctx,
+            cells=cells,
+            is_pooled=script.cells > 0,
             is_invariant=True,
             can_draft=script.drafts,
             vocab_size=len(self._pieces),
             weights_bytes=script.weights_bytes,
-            cache_bytes=script.cache_bytes_per_token * num_ctx * slots,
+            cache_bytes=script.cache_bytes_per_token * cells,
             chat_template=script.template,
         )
-        self._lengths = [0] * slots
-        self._answers: list[Iterator[int]] = [repeat(self._end)] * slots
-        self._due = [0.0] * slots
+        self._lengths = [0] * sequences
+        self._cells = _Cells(sequences, cells) if script.cells else None
+        self._answers: list[Iterator[int]] = [repeat(self._end)] * sequences
+        self._due = [0.0] * sequences
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:  # noqa: ARG002  # no special tokens here
         return list(text.encode(errors="replace"))
@@ -150,6 +157,8 @@ class Scripted:
             if lengths[row.slot] != row.position or length > num_ctx:
                 raise EngineError(f"slot {row.slot}: no position {row.position}")
             lengths[row.slot] = length
+            if self._cells is not None:
+                self._cells.append(row.slot, len(row.tokens))
         if self._script.tokens_per_second or self._script.prompt_tokens_per_second:
             self._wait(rows)
 
@@ -173,15 +182,29 @@ class Scripted:
 
     def trim(self, slot: int, length: int) -> bool:
         self._lengths[slot] = min(length, self._lengths[slot])
+        if self._cells is not None:
+            self._cells.trim(slot, length)
         return True
 
     def copy(self, source: int, target: int, length: int) -> bool:
         self._lengths[target] = min(length, self._lengths[source])
+        if self._cells is not None:
+            self._cells.copy(source, target, length)
         return True
+
+    def share(self, source: int, target: int, length: int) -> None:
+        if self._cells is None or length > min(self._lengths[source], self._lengths[target]):
+            raise EngineError(f"slots {source} and {target} do not share {length} cells")
+        rest = self._lengths[target] - length
+        self._cells.copy(source, target, length)
+        self._cells.append(target, rest)
 
     def shift(self, slot: int, keep: int, discard: int) -> None:
         if keep + discard > self._lengths[slot]:
             raise EngineError(f"slot {slot}: cannot forget {discard} tokens from {keep} on")
+        if self._cells is not None:
+            self._cells.unshare(slot)
+            self._cells.trim(slot, self._lengths[slot] - discard)
         self._lengths[slot] -= discard
 
     def state_bytes(self, slot: int) -> int:
@@ -192,9 +215,15 @@ class Scripted:
         return True
 
     def restore(self, slot: int, state: SavedState, length: int) -> bool:
-        is_whole = self.is_acceptable(state, length)
-        self._lengths[slot] = length if is_whole else 0
-        return is_whole
+        self.trim(slot, 0)
+        if not self.is_acceptable(state, length):
+            return False
+        if self._cells is not None:
+            if self._cells.free < length:
+                return False
+            self._cells.append(slot, length)
+        self._lengths[slot] = length
+        return True
 
     def is_acceptable(self, state: SavedState, length: int) -> bool:
         return len(state) == _TOKEN_STATE_BYTES * length
@@ -249,6 +278,50 @@ class Scripted:
             if row.samples:
                 due = self._due[row.slot]
                 self._due[row.slot] = (due if until - due < period_s else until) + period_s
+
+
+class _Cells:
+    """The cells of a pool: which each slot holds, and how many slots hold each. A list of numbers,
+    as slow as it is simple, since the loop's own count is checked against it.
+    """
+
+    def __init__(self, sequences: int, capacity: int) -> None:
+        self._capacity = capacity
+        self._of: list[list[int]] = [[] for _ in range(sequences)]
+        self._holders: Counter[int] = Counter()
+        self._last = 0
+
+    @property
+    def free(self) -> int:
+        return self._capacity - len(self._holders)
+
+    def append(self, slot: int, size: int) -> None:
+        """:raises EngineError: there are too few."""
+        if size > self.free:
+            raise EngineError("no room in the KV cache")
+        cells = range(self._last + 1, self._last + 1 + size)
+        self._last += size
+        self._of[slot] += cells
+        self._holders.update(cells)
+
+    def trim(self, slot: int, length: int) -> None:
+        for cell in self._of[slot][length:]:
+            self._holders[cell] -= 1
+            if not self._holders[cell]:
+                del self._holders[cell]
+        del self._of[slot][length:]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.trim(target, 0)
+        self._of[target] = self._of[source][:length]
+        self._holders.update(self._of[target])
+
+    def unshare(self, slot: int) -> None:
+        """:raises EngineError: there are too few cells for copies of those that it shares."""
+        if any(self._holders[cell] > 1 for cell in self._of[slot]):
+            length = len(self._of[slot])
+            self.trim(slot, 0)
+            self.append(slot, length)
 
 
 def kill_process(script: Script) -> None:
