@@ -224,10 +224,13 @@ class DraftCosts:
 class PromptLookup:
     """Decides how many drafts of which streams are in each step. Step thread only.
 
-    ``drafted`` and ``accepted`` count tokens.
+    Unless the engine ``is_invariant``, sums depend a little on the rows of a step, so a request
+    with a seed, which should give the same text each time, gets no drafts. ``drafted`` and
+    ``accepted`` count tokens.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_invariant: bool) -> None:
+        self._drafts_seeded = is_invariant
         self.costs = DraftCosts()
         self.drafted = self.accepted = 0
         self._credit = _FIRST_CREDIT
@@ -243,7 +246,7 @@ class PromptLookup:
             sequence.id: streams.get(sequence.id) or StreamDrafts() for sequence in decoding
         }
         guesses = [
-            stream.guess(sequence.slot.tokens, sequence.last[0], _most_drafts(sequence))
+            stream.guess(sequence.slot.tokens, sequence.last[0], self._most_drafts(sequence))
             for sequence, stream in zip(decoding, self._streams.values(), strict=True)
         ]
         if not any(guesses):
@@ -260,6 +263,21 @@ class PromptLookup:
             guess.tokens[:count] if guess else []
             for guess, count in zip(guesses, counts, strict=True)
         ]
+
+    def _most_drafts(self, sequence: RunningSequence) -> int:
+        """So many drafts may be accepted, and one more token come, before the answer must end. None
+        if the request wants logprobs, which are those of the last step, or its tokens take long to
+        check.
+        """
+        request, constraint = sequence.request, sequence.constraint
+        is_seeded = request.sampling.seed >= 0 and not self._drafts_seeded
+        is_slow = constraint is not None and constraint.mask_s > CHEAP_MASK_S
+        if is_seeded or is_slow or request.logprobs >= 0:
+            return 0
+        left = min(
+            sequence.num_ctx - sequence.row.position, request.max_tokens - sequence.generated
+        )
+        return left - 1
 
     def observe(self, streams: int, drafts: int, accepted: int, took_s: float) -> None:
         """A step of so many streams, and nothing else, has ended."""
@@ -295,14 +313,3 @@ class PromptLookup:
             if gain > best_gain and not (has_others and relative > _OTHERS_LIMIT):
                 best, best_gain = list(counts), gain
         return best
-
-
-def _most_drafts(sequence: RunningSequence) -> int:
-    """So many drafts may be accepted, and one more token come, before the answer must end. None if
-    the request wants logprobs, which are those of the last step, or its tokens take long to check.
-    """
-    request, constraint = sequence.request, sequence.constraint
-    if request.logprobs >= 0 or (constraint is not None and constraint.mask_s > CHEAP_MASK_S):
-        return 0
-    left = min(sequence.num_ctx - sequence.row.position, request.max_tokens - sequence.generated)
-    return left - 1

@@ -73,6 +73,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         *,
         encoder: MediaEncoder | None = None,
         repetition_limit: int = 0,
+        lookup: PromptLookup | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(mailbox, send, clock_ns)
@@ -90,7 +91,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         self._preempted: list[RunningSequence] = []  # oldest first
         self._full: list[RunningSequence] = []  # of which the next step shifts the context
         self._logprob_requests = 0  # that have a slot
-        self._lookup = PromptLookup()
+        self._lookup = lookup
 
     def iterate(self, idle_s: float = HEARTBEAT_PERIOD_S) -> None:
         for entry in self._mailbox.take():
@@ -307,8 +308,8 @@ class EngineLoop(StepLoop[PreparedRequest]):
         self.pool.add_cells(rows)
         self._planner.observe(len(decoding), prompt_tokens, (ended_ns - begun_ns) / 1e9)
         if not chunks:
-            self._lookup.observe(len(decoding), 0, 0, (ended_ns - begun_ns) / 1e9)
-        if chunks:
+            self._observe_drafts(decoding, 0, 0, ended_ns - begun_ns)
+        else:
             decoding = [*decoding, *self._advance_prefill(chunks, begun_ns, ended_ns)]
         self._accept_tokens(decoding, sampled, ended_ns)
         return True
@@ -337,8 +338,9 @@ class EngineLoop(StepLoop[PreparedRequest]):
 
     def _draft(self, decoding: list[RunningSequence]) -> list[list[int]]:
         """Drafts for a step of these streams; [] if it has none."""
-        is_small = 0 < len(decoding) <= MAX_STREAMS and not self._prefilling
-        return self._lookup.draft(decoding) if is_small and self._engine.facts.can_draft else []
+        if self._lookup is None or self._prefilling or not 0 < len(decoding) <= MAX_STREAMS:
+            return []
+        return self._lookup.draft(decoding)
 
     def _verify(self, decoding: list[RunningSequence], drafts: list[list[int]]) -> None:
         """A step with drafts: what they turn out to be counts as if it had come one by one."""
@@ -367,8 +369,14 @@ class EngineLoop(StepLoop[PreparedRequest]):
             accepted += count - 1
             if count <= row.drafts:
                 self.pool.trim_drafts(sequence.slot)
-        took_s = (self._clock_ns() - begun_ns) / 1e9
-        self._lookup.observe(len(decoding), sum(map(len, drafts)), accepted, took_s)
+        took_ns = self._clock_ns() - begun_ns
+        self._observe_drafts(decoding, sum(map(len, drafts)), accepted, took_ns)
+
+    def _observe_drafts(
+        self, decoding: list[RunningSequence], drafts: int, accepted: int, took_ns: int
+    ) -> None:
+        if self._lookup is not None:
+            self._lookup.observe(len(decoding), drafts, accepted, took_ns / 1e9)
 
     def _demand_embeddings(self, sequences: list[RunningSequence]) -> None:
         """Of the spans that come next in prompts that cannot go on without them."""

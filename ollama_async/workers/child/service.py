@@ -19,6 +19,7 @@ from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import ChatFormat, choose, select
 from ollama_async.workers.child.batching import MIN_CHUNK, BatchPlanner
+from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.embedding_loop import EmbeddingLoop
 from ollama_async.workers.child.embedding_preparer import EmbeddingPreparer
 from ollama_async.workers.child.engine_loop import EngineLoop
@@ -152,6 +153,9 @@ class Service:
             self._pipe.send,
             BatchPlanner(max(self._spec.batch_size, engine.facts.slots + MIN_CHUNK)),
             encoder=encoder,
+            lookup=PromptLookup(is_invariant=engine.facts.is_invariant)
+            if engine.facts.can_draft
+            else None,
             repetition_limit=self._settings.repetition_limit,
         )
         preparer = RequestPreparer(

@@ -6,6 +6,7 @@ import pytest
 
 from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.batching import BatchPlanner
+from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.messages import Deltas, Done, Failed
@@ -32,6 +33,7 @@ class LoopHarness:
             self.flushes.append,
             self.planner,
             repetition_limit=repetition_limit,
+            lookup=PromptLookup(is_invariant=True) if engine.facts.can_draft else None,
             clock_ns=self.clock_ns,
         )
 

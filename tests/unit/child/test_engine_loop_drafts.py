@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ollama_async.workers.child.batching import MIN_CHUNK
+from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.messages import Cancel, Done, Failed
 from tests.unit.child.conftest import END, FakeEngine, next_token
 from tests.unit.child.loop_harness import LoopHarness, prepared
@@ -136,6 +137,14 @@ def test_many_streams_are_not_drafted(streams, is_drafted):
 def test_what_wants_logprobs_is_not_drafted():
     harness = play([prepared(1, PASSAGE * 2, 40, logprobs=1)], can_draft=True)
     assert not drafted_steps(harness)
+
+
+@pytest.mark.parametrize("is_invariant", [False, True])
+def test_a_seed_is_drafted_only_where_that_changes_no_sum(is_invariant):
+    harness = start([prepared(1, PASSAGE * 2, 40, seed=1)], can_draft=True)
+    harness.engine_loop._lookup = PromptLookup(is_invariant=is_invariant)
+    finish(harness, 1)
+    assert bool(drafted_steps(harness)) == is_invariant
 
 
 def test_a_prompt_ends_drafting_until_it_has_been_read():
