@@ -251,7 +251,7 @@ def _engine(words: list[str]) -> int:
     if not words or words[0] in {"-h", "--help"}:
         rows = _rows(_ENGINE_COMMANDS.items())
         print(f"Usage:\n  {PROGRAM} engine [build|check] [flags]\n\n{rows}\n", end="")
-        print(_environment(("OLLAMA_ASYNC_CACHE",)), end="")
+        print(_environment(("OLLAMA_ASYNC_CACHE", "OLLAMA_ASYNC_KERNELS")), end="")
         return 0
     name, *rest = words
     if name not in _ENGINE_COMMANDS:
@@ -263,10 +263,14 @@ def _engine(words: list[str]) -> int:
     if rest:
         raise CommandFailed(f"accepts 0 arg(s), received {len(rest)}")
     check = importlib.import_module("ollama_async.native.check")
-    verdict = check.check_library(Settings.from_environ(os.environ).cache_dir)
+    settings = Settings.from_environ(os.environ)
+    verdict = check.check_library(settings.cache_dir, kernels=settings.kernels)
+    kernels = f"yes ({verdict.isa})" if verdict.isa else f"no, {verdict.stock_reason}"
     for line in (verdict.kind, verdict.reason, verdict.library, verdict.system_info):
         if line:
             print(line)
+    if verdict.kind != "unusable":
+        print(f"own kernels: {kernels}")
     return int(verdict.kind == "unusable")
 
 

@@ -21,6 +21,7 @@ from ollama_async.gocompat import durations
 DEFAULT_PORT = 11434
 CACHE_TYPES = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 PREFIX_SHARING = ("all", "client")
+KERNELS = ("auto", "stock", "amx", "avx512_vnni", "avx2_vnni", "avx2")
 
 _ORIGIN_SCHEMES = (
     *("http://", "https://", "chrome-extension://", "safari-extension://"),
@@ -177,6 +178,12 @@ def _sharing(raw: str) -> str:
     return raw.lower()
 
 
+def _kernels(raw: str) -> str:
+    if raw.lower() not in KERNELS:
+        raise ValueError
+    return raw.lower()
+
+
 def _cache_type(raw: str) -> str:
     if raw.lower() not in CACHE_TYPES:
         raise ValueError
@@ -324,6 +331,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "all",
         "Who shares computed prompt prefixes: all clients (all), or each client only its "
         "own (client); what the model itself brings is always shared",
+    )
+    kernels: str = _variable(
+        "OLLAMA_ASYNC_KERNELS",
+        _kernels,
+        "auto",
+        "What computes on the CPU: our own kernels for the best instruction set (auto), those for "
+        "one that is named, or the engine library's (stock)",
     )
     scripts: str = _variable(
         "OLLAMA_ASYNC_SCRIPTS",

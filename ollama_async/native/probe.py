@@ -1,35 +1,38 @@
 """Probes the engine library in a separate process, which may crash.
 
 Runs in: ``python -P -m ollama_async.native.probe``, started by :mod:`ollama_async.native.check`
-once per attempt. Reads: ``--extra-bufts yes|no`` (the CPU's fast kernels and repacking, or plain
-ones) and ``--limit-s N``. Prints: one JSON object, a :class:`.ProbeReport`. Exit status: 0 if the
-results are right, 1 if wrong; anything else is a crash. Ends when: done, after the limit, or with
-its parent.
+once per attempt. Reads: ``--mode fast|safe|own`` (the CPU's fast kernels and repacking, plain ones,
+or our own kernels), ``--kernels CHOICE`` (a value of ``OLLAMA_ASYNC_KERNELS``), ``--limit-s N``.
+Prints: one JSON object, a :class:`.ProbeReport`. Exit status: 0 if the results are right, 1 if
+wrong; anything else is a crash. Ends when: done, after the limit, or with its parent.
 
 Small models with the same weights in several formats are evaluated in one batch, token by token,
 and as eight sequences at once: each way uses other kernels. The logits must be finite, equal in
-each way except for rounding, and close to those of F32.
+each way except for rounding, and close to those of F32, which stock kernels compute. Our own
+kernels first check themselves, and must give equal bits in each way.
 
-``OLLAMA_ASYNC_PROBE_FAULT`` injects a fault for tests: ``crash-fast``, ``crash-all``,
-``wrong-fast``, ``wrong-all``, ``hang-fast``, ``hang-all`` ("fast": only with the fast kernels).
+``OLLAMA_ASYNC_PROBE_FAULT`` injects a fault for tests: ``crash-MODE``, ``wrong-MODE`` or
+``hang-MODE``, in one mode or in ``all``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ollama_async.native.check import FAULT_VARIABLE, ProbeReport
+from ollama_async.native.check import FAULT_VARIABLE, Mode, ProbeReport
+from ollama_async.native.kernels import Kernels, KernelsUnusable
 from ollama_async.native.tiny_model import Quantization, write_tiny_model
 
 PROMPT_TOKENS = 96  # over 64, where the matrix kernels for prompts begin
@@ -49,58 +52,89 @@ Logits = NDArray[np.float32]
 def main() -> int:
     """See the module."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--extra-bufts", choices=("yes", "no"), required=True)
+    parser.add_argument("--mode", choices=get_args(Mode), required=True)
+    parser.add_argument("--kernels", required=True)
     parser.add_argument("--limit-s", type=int, required=True)
     options = parser.parse_args()
     signal.alarm(options.limit_s)  # ends the process even if native code never returns
     os.environ["OMP_WAIT_POLICY"] = "passive"  # spinning would multiply the time on a busy machine
     ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
-    fast = options.extra_bufts == "yes"
-    report = _examine(fast, _injected_fault(fast))
+    report = _examine(options.mode, options.kernels, _injected_fault(options.mode))
     sys.stdout.buffer.write(msgspec.json.encode(report) + b"\n")
     return 1 if report.wrong else 0
 
 
-def _injected_fault(fast: bool) -> str:
+def _injected_fault(mode: Mode) -> str:
     kind, _, where = os.environ.get(FAULT_VARIABLE, "").partition("-")
-    return kind if where == "all" or (where == "fast" and fast) else ""
+    return kind if where in {mode, "all"} else ""
 
 
-def _examine(fast: bool, fault: str) -> ProbeReport:
+def _examine(mode: Mode, choice: str, fault: str) -> ProbeReport:
     try:
-        library = _Library(fast)
+        library = _Library()
+        kernels = Kernels(os.environ, choice) if mode == "own" else None
     except (ImportError, OSError, RuntimeError, AttributeError) as reason:
         # what its import raises for a missing file, a missing symbol, a missing package
         return ProbeReport(wrong=f"it cannot be imported: {reason}")
-    report = ProbeReport(system_info=library.system_info())
+    except KernelsUnusable as reason:
+        return ProbeReport(wrong=str(reason))
+    report = ProbeReport(system_info=library.system_info(), isa=kernels.isa if kernels else "")
     if fault == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if fault == "hang":
         signal.pause()
-    with tempfile.TemporaryDirectory(prefix="ollama_async-probe-") as folder:
-        try:
-            exact = _logits(library, Path(folder), "F32")
-            for quantization, limit in FORMAT_LIMITS.items():
-                found = _logits(library, Path(folder), quantization)
-                if fault == "wrong":
-                    found = np.roll(found, 1, axis=-1)
-                distance = _distance(found, exact)
-                if not distance <= limit:  # a NaN is never within a limit
-                    report.wrong = f"{quantization} is {distance:.2f} away from F32"
-                    break
-        except _Wrong as reason:
-            report.wrong = str(reason)
+    try:
+        if kernels:
+            _check_kernels(kernels)
+        _check_models(library, kernels, fast=mode != "safe", is_wrong=fault == "wrong")
+    except _Wrong as reason:
+        report.wrong = str(reason)
     return report
+
+
+def _check_kernels(kernels: Kernels) -> None:
+    """:raises _Wrong: what they compute is wrong."""
+    fault, types = kernels.find_fault(is_full=False)
+    if fault:
+        raise _Wrong(fault)
+    if not types:
+        raise _Wrong(f"nothing is written for {kernels.isa}")
+
+
+def _check_models(
+    library: _Library, kernels: Kernels | None, *, fast: bool, is_wrong: bool
+) -> None:
+    """Compare formats. ``is_wrong``: as if the results were. :raises _Wrong: they differ."""
+    with tempfile.TemporaryDirectory(prefix="ollama_async-probe-") as name:
+        folder = Path(name)
+        if kernels:
+            kernels.set_attention(False)
+        exact, _ = _logits(library, folder, "F32", fast=fast and not kernels)
+        if kernels:
+            kernels.set_attention(True)
+        for quantization, limit in FORMAT_LIMITS.items():
+            with kernels.recorded() if kernels else contextlib.nullcontext() as usage:
+                found, gap = _logits(library, folder, quantization, fast=fast)
+            if usage and not usage.variant and gap:
+                raise _Wrong(f"{quantization}: rows depend on the batch ({gap:.2g})")
+            if is_wrong:
+                found = np.roll(found, 1, axis=-1)
+            distance = _distance(found, exact)
+            if not distance <= limit:  # a NaN is never within a limit
+                raise _Wrong(f"{quantization} is {distance:.2f} away from F32")
 
 
 class _Wrong(Exception):
     """The library's result is wrong."""
 
 
-def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logits:
-    """Logits of every prompt position, shape (PROMPT_TOKENS, vocabulary).
+def _logits(
+    library: _Library, folder: Path, quantization: Quantization, *, fast: bool
+) -> tuple[Logits, float]:
+    """Logits of every prompt position, shape (PROMPT_TOKENS, vocabulary), and how far they are from
+    those of other batches.
 
-    :raises _Wrong: they are not finite, or depend on batching.
+    :raises _Wrong: they are not finite, or that is too far.
     """
     path = write_tiny_model(
         folder / f"{quantization}.gguf",
@@ -110,7 +144,7 @@ def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logi
         vocab=MODEL_VOCABULARY,
     )
     tokens = [300 + number * 7 % 700 for number in range(PROMPT_TOKENS)]
-    with _Model(library, path) as model:
+    with _Model(library, path, fast=fast) as model:
         batched = model.evaluate([(0, place, token) for place, token in enumerate(tokens)])
         model.clear_cache()
         single = np.concatenate(
@@ -123,15 +157,10 @@ def _logits(library: _Library, folder: Path, quantization: Quantization) -> Logi
         for _, _, token in first:
             model.clear_cache()
             alone.append(model.evaluate([(0, 0, token)]))
-    _compare(f"{quantization}: a batch and single tokens", batched, single)
-    _compare(f"{quantization}: sequences together and alone", together, np.concatenate(alone))
-    return single
-
-
-def _compare(what: str, one: Logits, other: Logits) -> None:
-    distance = _distance(one, other)
-    if not distance <= AGREEMENT_LIMIT:
-        raise _Wrong(f"{what} differ by {distance:.2f}")
+    gap = max(_distance(batched, single), _distance(together, np.concatenate(alone)))
+    if not gap <= AGREEMENT_LIMIT:
+        raise _Wrong(f"{quantization}: rows in a batch and single ones differ by {gap:.2f}")
+    return single, gap
 
 
 def _distance(one: Logits, other: Logits) -> float:
@@ -143,11 +172,10 @@ def _distance(one: Logits, other: Logits) -> float:
 class _Library:
     """The native library."""
 
-    def __init__(self, fast: bool) -> None:
+    def __init__(self) -> None:
         import llama_cpp  # noqa: PLC0415  # importing it is part of the probe
 
         self.native: Any = llama_cpp
-        self.fast = fast
         self.quiet = llama_cpp.llama_log_callback(_discard)
         self.native.llama_log_set(self.quiet, None)
         self.native.llama_backend_init()
@@ -159,11 +187,11 @@ class _Library:
 class _Model:
     """One loaded model, and a context for :data:`SEQUENCES` sequences."""
 
-    def __init__(self, library: _Library, path: Path) -> None:
+    def __init__(self, library: _Library, path: Path, *, fast: bool) -> None:
         self.native = native = library.native
         parameters = native.llama_model_default_params()
         parameters.n_gpu_layers = 0
-        parameters.use_extra_bufts = library.fast
+        parameters.use_extra_bufts = fast
         self.model = native.llama_model_load_from_file(str(path).encode(), parameters)
         if not self.model:
             raise _Wrong("a small model could not be loaded")
