@@ -225,13 +225,16 @@ class EngineLoop(StepLoop[PreparedRequest]):
 
     # Lack of cells
 
-    def _lacks_cells(self, cells: int, spare: RunningSequence | None = None) -> bool:
+    def _lacks_cells(self, cells: int) -> bool:
         """Whether a request had to be preempted for so many cells; then plan the step anew."""
         if self.pool.make_room(cells):
             return False
+        self._preempt_youngest()
+        return True
+
+    def _preempt_youngest(self, spare: RunningSequence | None = None) -> None:
         running = [each for each in (*self._prefilling, *self._decoding) if each is not spare]
         self._preempt(max(running, key=self._precedence))
-        return True
 
     def _precedence(self, sequence: RunningSequence) -> tuple[bool, bool, int]:
         """Of those to preempt: the youngest whose cells can be computed again."""
@@ -279,8 +282,8 @@ class EngineLoop(StepLoop[PreparedRequest]):
 
     def _step(self) -> bool:
         """False if there is nothing to do until embeddings have been made."""
-        if self._full and not self._shift_contexts():
-            return True
+        if self._full:
+            self._shift_contexts()
         decoding = self._planner.choose_decoding(self._decoding)
         if drafts := self._draft(decoding):
             self._verify(decoding, drafts)
@@ -531,19 +534,15 @@ class EngineLoop(StepLoop[PreparedRequest]):
         else:
             self._finish(sequence, "length", unevaluated=True)
 
-    def _shift_contexts(self) -> bool:
-        """Before the next step, forget a part of the contexts that are full. False: a request had
-        to be preempted for that.
-        """
+    def _shift_contexts(self) -> None:
+        """Before the next step, forget a part of the contexts that are full."""
         while self._full:
-            sequence = self._full[-1]
-            if any(each is sequence for each in self._decoding):  # else it was cancelled
-                cells = self.pool.cells_to_shift(sequence.slot)
-                if cells and self._lacks_cells(cells, spare=sequence):
-                    return False
+            sequence = self._full[0]
+            if any(each is sequence for each in self._decoding):  # else it has ended
+                while not self.pool.make_room_to_shift(sequence.slot):
+                    self._preempt_youngest(spare=sequence)
                 self._shift_context(sequence)
-            self._full.pop()
-        return True
+            self._full.remove(sequence)
 
     def _shift_context(self, sequence: RunningSequence) -> None:
         discard = self._count_discarded(sequence)

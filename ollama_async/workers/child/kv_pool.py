@@ -12,10 +12,12 @@ of them is looked up in a prefix tree. The next request takes
 
 **Cells.** In a pool (:attr:`EngineFacts.is_pooled`) a copy shares the cells of its source, and
 slots compete for cells. A request reserves cells for its prompt, less what it shares with running
-slots, and for :data:`RESERVED_ANSWER` tokens of its answer. It waits until these fit beside what
-running slots hold and have reserved; parked slots do not count, since they give way, least recently
-used first, and go to the shelf. Longer answers take what is free. When nothing is, the engine loop
-takes all cells from the youngest running request (:meth:`KVPool.preempt`), which later goes on.
+slots, and for :data:`RESERVED_ANSWER` tokens of its answer; one that is longer has the next
+:data:`RESERVED_AHEAD` reserved all the time. The request waits until its cells fit beside what
+running slots hold and have reserved. Parked slots do not count, since they give way, least recently
+used first, and go to the shelf. Long answers may use up what was reserved for none of them. Then
+the engine loop takes all cells from the youngest running request (:meth:`KVPool.preempt`), which
+later goes on.
 
 With separate caches each slot has as many cells as it can use, so the same rules admit every
 request that finds a slot. There a copy moves 20 to 500 KB per token, which is still two orders of
@@ -28,6 +30,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
+from operator import attrgetter
 
 import msgspec
 import numpy as np
@@ -45,6 +48,9 @@ RESERVED_ANSWER = 512
 the pool empty, since clients rarely set a limit; reserving nothing would admit requests only to
 take their cells away again, and compute their prompts twice."""
 
+RESERVED_AHEAD = 128
+"""Whoever is admitted, or comes back, decodes so many steps before cells can run out (again)."""
+
 _COPY_MAX_RATIO = 64
 """Separate caches are copied whole: not for a small part of a long sequence."""
 _STATE_LIMIT_BYTES = 256 << 20
@@ -56,8 +62,8 @@ class Slot(msgspec.Struct):
 
     Only the first ``reusable_tokens`` may be reused: after a context shift, the rest still depends
     on tokens that are gone. ``used_at`` grows each time a request begins or ends in a slot.
-    ``reserved``: how many tokens it may come to hold, while it is ``is_running``. ``indexed``:
-    those that the prefix tree knows.
+    While it is ``is_running``, it has cells ``reserved`` for so many tokens, and will hold at most
+    ``limit``. ``indexed``: those that the prefix tree knows.
     """
 
     index: int
@@ -67,12 +73,22 @@ class Slot(msgspec.Struct):
     used_at: int = 0
     owner: str = ""
     reserved: int = 0
+    limit: int = 0
     indexed: int = 0
 
     @property
     def is_shifted(self) -> bool:
         """Its tokens computed afresh would not give what it holds."""
         return self.reusable_tokens < len(self.tokens)
+
+    @property
+    def awaited(self) -> int:
+        """Cells that it may still take of those that are reserved."""
+        length = len(self.tokens)
+        return max(self.reserved - length, min(RESERVED_AHEAD, self.limit - length), 0)
+
+
+_used_at = attrgetter("used_at")
 
 
 class KVPool:
@@ -163,19 +179,18 @@ class KVPool:
 
     def _reserve(self, slot: Slot, query: PrefixQuery, num_ctx: int, max_tokens: int) -> bool:
         """Let the slot run, if its cells can be had."""
-        reserved = min(num_ctx, len(query.prompt) + min(max_tokens, RESERVED_ANSWER))
+        limit = min(num_ctx, len(query.prompt) + max_tokens)
+        reserved = min(limit, len(query.prompt) + RESERVED_ANSWER)
         if self._is_pooled:
             running = self._running()
             source, length = self._source(slot, query)
             shared = 0
             if isinstance(source, Slot):
                 shared = self._ledger.held_of(source.index, length, running)
-            taken = self._ledger.held_by(running) + sum(
-                max(0, each.reserved - len(each.tokens)) for each in self.all if each.is_running
-            )
+            taken = self._ledger.held_by(running) + sum(each.awaited for each in self.all)
             if taken + reserved - shared > self._ledger.capacity:
                 return False
-        slot.reserved = reserved
+        slot.reserved, slot.limit = reserved, limit
         slot.is_running = True
         return True
 
@@ -299,16 +314,9 @@ class KVPool:
     def release(self, slot: Slot) -> None:
         """The request has ended; what the slot holds is parked."""
         slot.is_running = False
-        slot.reserved = 0
+        slot.reserved = slot.limit = 0
         self._use(slot)
         self._index(slot)
-
-    def cells_to_shift(self, slot: Slot) -> int:
-        """That must be free before :meth:`shift`: the engine moves no cells that are shared, so
-        that the slot gets cells of its own; and it may need one more for that.
-        """
-        shared = self._ledger.shared(slot.index)
-        return shared + 1 if shared else 0
 
     def shift(self, slot: Slot, keep: int, discard: int) -> None:
         """Context shift: forget ``discard`` tokens after the first ``keep``.
@@ -366,18 +374,31 @@ class KVPool:
             running = self._running()
             parked = [
                 slot
-                for slot in self.all
-                if not slot.is_running
-                and self._ledger.held_of(slot.index, len(slot.tokens), running) < len(slot.tokens)
+                for slot in self._parked()
+                if self._ledger.held_of(slot.index, len(slot.tokens), running) < len(slot.tokens)
             ]
             if not parked:
                 return False
-            self._vacate(min(parked, key=lambda slot: slot.used_at))
+            self._vacate(min(parked, key=_used_at))
         return True
+
+    def make_room_to_shift(self, slot: Slot) -> bool:
+        """As :meth:`make_room`, for :meth:`shift`: the engine moves no cells that are shared, so
+        that the slot gets cells of its own first, and it may need one more for that.
+        """
+        while (shared := self._ledger.shared(slot.index)) and self._ledger.free <= shared:
+            parked = self._parked()
+            if not parked:
+                return False
+            self._vacate(min(parked, key=_used_at))
+        return True
+
+    def _parked(self) -> list[Slot]:
+        return [slot for slot in self.all if slot.tokens and not slot.is_running]
 
     def preempt(self, slot: Slot) -> None:
         """Take all cells from a running slot; its request keeps it until :meth:`readmit`."""
-        slot.reserved = 0
+        slot.reserved = slot.limit = 0
         self._index(slot)
         self._vacate(slot)
 
