@@ -84,6 +84,9 @@ class Written:
     def allowed(self) -> NDArray[np.intp]:
         return np.array([self._answer[self._said]], np.intp)
 
+    def forced(self, _most: int) -> list[int]:
+        return []  # else it would all be forced
+
     def accept(self, token: int) -> None:
         assert self.allows(token)
         self._said += 1

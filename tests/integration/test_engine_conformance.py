@@ -96,6 +96,9 @@ class Nothing:
     def allowed(self):
         return np.empty(0, np.intp)
 
+    def forced(self, _most):
+        return []
+
     def accept(self, _token):
         self.is_over, self.failure = True, "nothing is allowed"
 

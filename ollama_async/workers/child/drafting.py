@@ -1,8 +1,9 @@
 """Prompt lookup: drafts of what a stream says next, from its own conversation.
 
 Answers repeat their prompts: quotes, edits of code, forms. The last tokens of a conversation often
-occurred before, and what followed them then is a good guess. The engine evaluates such drafts with
-the token before them in one step, and samples as if they had come one by one
+occurred before, and what followed them then is a good guess. So is a text that a prescribed form
+leaves no choice about. The engine evaluates such drafts with the token before them in one step, and
+samples as if they had come one by one
 (:meth:`~ollama_async.workers.child.engines.engine.Engine.verify`): the answer stays the same.
 
 Evaluating drafts makes a step longer, how much longer depends on model, kernels and machine. So
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 import msgspec
 
 from ollama_async.workers.child.batching import CHEAP_MASK_S
-from ollama_async.workers.child.engines.engine import MAX_DRAFTS, MAX_STREAMS
+from ollama_async.workers.child.engines.engine import MAX_DRAFTS, MAX_STREAMS, Constraint
 from ollama_async.workers.child.sequence import RunningSequence
 
 LEAST_GAIN = 1.05
@@ -29,7 +30,10 @@ INDEX_TOKENS = 4096
 _SIZE = 3  # tokens of the n-grams in the index
 _LONGEST_MATCH = 16
 _CANDIDATES = 8
-_PRIOR_HITS = (0.4, 0.6, 0.8)  # for matches of 3, 4 to 7, and 8 or more tokens
+_PRIOR_HITS = (0.4, 0.6, 0.8, 0.8)
+"""By the kind of guess: for matches of 3, 4 to 7, and 8 or more tokens, and for a forced text."""
+_FORCED = 3
+_FORCED_STEP_S = 0.002  # a shorter step is not worth looking for forced texts
 _HIT_WEIGHT = 0.125
 _TIME_WEIGHT = 0.25
 _OTHERS_LIMIT = 1.5  # times as long a step may take, at most, where not all streams have drafts
@@ -120,7 +124,9 @@ class StreamDrafts:
         self._guess: Guess | None = None
         self.hits = list(_PRIOR_HITS)
 
-    def guess(self, text: list[int], last: int, most: int) -> Guess | None:
+    def guess(
+        self, text: list[int], last: int, most: int, constraint: Constraint | None = None
+    ) -> Guess | None:
         """What may come after ``text`` and ``last``, at most ``most`` tokens; None: nothing is
         known. Learns from what has come since the last call.
         """
@@ -130,16 +136,19 @@ class StreamDrafts:
         if self._guess is not None and len(text) >= self._guess.begin:
             self._learn(self._guess, [*text[self._guess.begin :], last])
             self._guess = None
-        if most <= 0 or not self._index.extend(text):
+        most = min(most, MAX_DRAFTS)
+        is_indexed = self._index.extend(text)
+        if most <= 0:
             return None
-        begin, length = self._index.find(text, last)
-        if not length:
-            return None
-        tokens = _continuation(text, last, begin, min(most, MAX_DRAFTS))
-        if not tokens:
-            return None
-        kind = 2 if length >= 8 else int(length >= 4)
-        self._guess = Guess(tokens, len(text) + 1, kind)
+        guesses = []
+        if constraint is not None and (tokens := constraint.forced(most)):
+            guesses.append(Guess(tokens, len(text) + 1, _FORCED))
+        if is_indexed and (found := self._index.find(text, last))[1]:
+            begin, length = found
+            kind = 2 if length >= 8 else int(length >= 4)
+            if tokens := _continuation(text, last, begin, most):
+                guesses.append(Guess(tokens, len(text) + 1, kind))
+        self._guess = max(guesses, key=lambda guess: self.hits[guess.kind], default=None)
         return self._guess
 
     def _learn(self, guess: Guess, came: Sequence[int]) -> None:
@@ -206,6 +215,10 @@ class DraftCosts:
         """Whether it is known, and recently so, what a step without drafts takes."""
         return self._since_plain.get(streams, _PLAIN_PERIOD) < _PLAIN_PERIOD
 
+    def plain_s(self, streams: int) -> float:
+        """What a step without drafts takes; 0 if that is not known."""
+        return self._plain_s.get(streams, 0.0)
+
     def most(self, streams: int) -> int:
         """The most drafts worth a try: one size class more than were tried before."""
         seen = max(self._costs.get(streams, {}), default=0)
@@ -245,8 +258,12 @@ class PromptLookup:
         self._streams = {
             sequence.id: streams.get(sequence.id) or StreamDrafts() for sequence in decoding
         }
+        forces = self.costs.plain_s(len(decoding)) > _FORCED_STEP_S
         guesses = [
-            stream.guess(sequence.slot.tokens, sequence.last[0], self._most_drafts(sequence))
+            stream.guess(
+                *(sequence.slot.tokens, sequence.last[0], self._most_drafts(sequence)),
+                sequence.constraint if forces else None,
+            )
             for sequence, stream in zip(decoding, self._streams.values(), strict=True)
         ]
         if not any(guesses):

@@ -340,15 +340,17 @@ class EngineLoop(StepLoop[PreparedRequest]):
         return chunks, len(ready) < len(begun)
 
     def _draft(self, decoding: list[RunningSequence]) -> list[list[int]]:
-        """Drafts for a step of these streams; [] if it has none."""
+        """Drafts for a step of these streams; [] if it has none, or no running request could spare
+        the cells.
+        """
         if self._lookup is None or self._prefilling or not 0 < len(decoding) <= MAX_STREAMS:
             return []
-        return self._lookup.draft(decoding)
+        drafts = self._lookup.draft(decoding)
+        cells = len(decoding) + sum(map(len, drafts))
+        return drafts if drafts and self.pool.make_room(cells) else []
 
     def _verify(self, decoding: list[RunningSequence], drafts: list[list[int]]) -> None:
         """A step with drafts: what they turn out to be counts as if it had come one by one."""
-        if self._lacks_cells(len(decoding) + sum(map(len, drafts))):
-            return
         rows = [
             Row(row.slot, [*row.tokens, *tokens], row.position, samples=True, drafts=len(tokens))
             for row, tokens in zip((each.row for each in decoding), drafts, strict=True)

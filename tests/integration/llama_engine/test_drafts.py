@@ -12,9 +12,8 @@ import pytest
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.batching import BatchPlanner
-from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engine_loop import EngineLoop
-from ollama_async.workers.child.engines.engine import MAX_DRAFTS, EngineError, Row
+from ollama_async.workers.child.engines.engine import EngineError, Row
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.messages import Deltas, Done, Failed
@@ -24,6 +23,7 @@ from tests.integration.llama_engine.harness import (
     start,
     tokens_of,
 )
+from tests.unit.child.loop_harness import EagerLookup
 
 pytestmark = pytest.mark.engine
 
@@ -161,17 +161,6 @@ def test_a_slot_that_has_not_begun_fails_the_step(engine):
         engine.verify([Row(0, [1, 2], 0, samples=True, drafts=1)])
 
 
-class Always(PromptLookup):
-    """Drafts whenever there is something to draft."""
-
-    def choose(self, guesses):
-        left, counts = MAX_DRAFTS, []
-        for tokens, _ in guesses:
-            counts.append(min(left, len(tokens)))
-            left -= counts[-1]
-        return counts
-
-
 def answer_all(engine, requests, lookup=None):
     """What the loop says to all of ``requests``, and how many steps it takes."""
     said, ends, mailbox = {}, [], Mailbox()
@@ -217,7 +206,7 @@ def test_a_loop_says_the_same_with_drafts(engine, streams):
         ]
 
     plain = answer_all(engine, requests())
-    lookup = Always(is_invariant=True)
+    lookup = EagerLookup(is_invariant=True)
     drafted = answer_all(engine, requests(), lookup)
     assert drafted[:2] == plain[:2]
     assert 0 < lookup.accepted <= lookup.drafted

@@ -8,6 +8,7 @@ from ollama_async.core.conversation import Sampling
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engine_loop import EngineLoop
+from ollama_async.workers.child.engines.engine import MAX_DRAFTS
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.messages import Deltas, Done, Failed
 
@@ -73,6 +74,17 @@ class LoopHarness:
                     assert text
                     texts[request_id] += text
         return texts
+
+
+class EagerLookup(PromptLookup):
+    """Drafts all that is guessed, whatever it costs."""
+
+    def choose(self, guesses):
+        left, counts = MAX_DRAFTS, []
+        for tokens, _ in guesses:
+            counts.append(min(left, len(tokens)))
+            left -= counts[-1]
+        return counts
 
 
 def prepared(number, prompt, count=5, *, num_ctx=64, **more):

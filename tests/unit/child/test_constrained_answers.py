@@ -8,6 +8,7 @@ from ollama_async.core.conversation import Inference, Message, Prompt, Sampling,
 from ollama_async.prompts import parsers
 from ollama_async.prompts.go_renderer import GoRenderer
 from ollama_async.prompts.output_format import Delimiters
+from ollama_async.workers.child import drafting
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
@@ -16,6 +17,7 @@ from ollama_async.workers.child.preprocessor import Preprocessor, RequestPrepare
 from ollama_async.workers.child.prompt_encoder import BoundChatFormat
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit
+from tests.unit.child.loop_harness import EagerLookup
 
 CALLS = Delimiters(calls=("<call>", "</call>"))
 
@@ -53,7 +55,10 @@ class Harness:
         self.preprocessor = Preprocessor(
             RequestPreparer(engine, chat_format, unlimited), self.mailbox
         )
-        self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64))
+        self.lookup = EagerLookup(is_invariant=True) if engine.facts.can_draft else None
+        self.loop = EngineLoop(
+            engine, self.mailbox, self.hear, BatchPlanner(64), lookup=self.lookup
+        )
         self.text, self.thoughts, self.end = "", "", None
 
     def hear(self, messages):
@@ -83,9 +88,9 @@ class Harness:
 
 @pytest.fixture
 def harness(tmp_path):
-    def make(says, chat_format=None):
+    def make(says, chat_format=None, **script):
         path = tmp_path / "scripts.json"
-        path.write_text(json.dumps({"m": {"tokens": says}}))
+        path.write_text(json.dumps({"m": {"tokens": says, **script}}))
         spec = LoadSpec(engine="scripted", model="m", num_ctx=256, slots=1)
         return Harness(
             scripted.load(spec, str(path), lambda _fraction: None), chat_format or ChatFormat()
@@ -214,3 +219,27 @@ def test_an_answer_that_no_token_can_continue_fails(harness):
 
     assert end.code == "engine_failed"
     assert "the format cannot be kept" in end.message
+
+
+RECORDS = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"number": {"type": "integer"}, "kind": {"enum": ["small", "large"]}},
+        "required": ["number", "kind"],
+        "additionalProperties": False,
+    },
+}
+
+
+@pytest.mark.parametrize("says", ["Sure!", '[{"number": 17, "kind": "small"}, {"number": 4, "kind'])
+def test_drafts_of_what_a_form_prescribes_change_nothing(harness, monkeypatch, says):
+    monkeypatch.setattr(drafting, "_FORCED_STEP_S", -1.0)
+    pieces = list(says) * 3
+    plain, drafted = harness(pieces), harness(pieces, drafts=True)
+    for each in (plain, drafted):
+        each.ask(RECORDS, num_predict=100)
+    assert drafted.text == plain.text
+    assert drafted.end.usage.answer == plain.end.usage.answer
+    assert drafted.end.reason == plain.end.reason
+    assert says == "Sure!" or drafted.lookup.accepted > 0

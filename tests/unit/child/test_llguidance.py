@@ -5,11 +5,15 @@ import threading
 import time
 from types import SimpleNamespace
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from ollama_async.core.conversation import Inference, Prompt, Sampling
 from ollama_async.prompts.output_format import Delimiters
 from ollama_async.workers.child.grammar import llguidance
 from ollama_async.workers.child.grammar.constraints import ConstraintFactory
-from tests.unit.child.constraint_harness import END, OPEN, ByteEngine
+from tests.unit.child.constraint_harness import END, OPEN, ByteEngine, constrain, walk
 
 
 class Large(ByteEngine):
@@ -90,3 +94,78 @@ def test_a_model_without_an_end_token_still_answers_in_the_form():
     constraint.accept(ord("1"))
     assert constraint.is_over
     assert not constraint.failure
+
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string"},
+        "kind": {"enum": ["household", "business"]},
+        "tags": {"type": "array", "items": {"const": "x"}},
+    },
+    "required": ["name", "kind", "tags"],
+    "additionalProperties": False,
+}
+
+
+class Words(ByteEngine):
+    """With tokens of several letters, and of marks."""
+
+    facts = SimpleNamespace(vocab_size=272)
+    words = dict(enumerate([b' "', b'":', b"name", b"na", b'"name', b'",', b'{"', b"kind"], 261))
+
+    def piece(self, token):
+        return self.words.get(token) or super().piece(token)
+
+
+WORDS = ConstraintFactory(Words())
+
+
+def constrain_words(form):
+    return WORDS.constrain(Inference(Prompt(), Sampling(), format=form), "", Delimiters(), {})
+
+
+@pytest.mark.parametrize(
+    ("written", "forced"),
+    [
+        (b"", [b'{"', b"name", b'":']),
+        (b'{"', [b"name", b'":']),
+        (b'{"na', [b"m", b"e", b'":']),
+        (b'{"name":', []),  # an empty text, or not
+        (b'{"name": "a"', [b",", b' "', b"kind"]),
+        (b'{"name": "a', []),  # anything may follow
+        (b'{"name": "a",', [b' "', b"kind", b'":']),
+        (b'{"name": "a","kind":"', []),  # one of two words
+        (b'{"name": "a","kind":"h', [b"o", b"u", b"s"]),
+        (b'{"name": "a","kind":"household","tags":[', []),  # empty or not
+    ],
+)
+def test_what_must_come_next_is_known(written, forced):
+    constraint = constrain_words(PERSON)
+    for byte in written:
+        constraint.accept(byte)
+    assert [Words().piece(token) for token in constraint.forced(3)] == forced
+
+
+@pytest.mark.parametrize("form", [PERSON, {"type": "integer"}, "json", {"const": [1, {"a": None}]}])
+@given(seed=st.integers(0, 1 << 20))
+def test_a_forced_text_is_allowed_and_asking_for_it_changes_nothing(form, seed):
+    asked, other = constrain_words(form), constrain_words(form)
+    for byte in walk(constrain(form), seed, patience=20):
+        forced = asked.forced(15)
+        assert asked.allowed().tolist() == other.allowed().tolist()
+        ahead = other.copy()
+        for token in forced:
+            assert not ahead.is_over
+            assert ahead.allows(token)
+            ahead.accept(token)
+        assert not ahead.failure
+        asked.accept(byte)
+        other.accept(byte)
+
+
+def test_when_it_takes_long_forced_texts_are_sought_less_often(monkeypatch):
+    constraint = constrain_words(PERSON)
+    monkeypatch.setattr(llguidance, "_FORCED_S", -1.0)
+    found = [bool(constraint.forced(3)) for _ in range(100)]
+    assert found.count(True) == 4

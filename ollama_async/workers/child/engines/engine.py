@@ -141,6 +141,11 @@ class Constraint(Protocol):
     def accept(self, token: int) -> None:
         """``token`` comes next; one that is not allowed is a failure."""
 
+    def forced(self, most: int) -> list[int]:
+        """Up to ``most`` tokens of a text that must come next, apart from blanks; [] if there is
+        none. A guess: the text may be cut into other tokens. Takes up to a millisecond.
+        """
+
 
 class SpanShape(msgspec.Struct, frozen=True):
     """The ``tokens`` that a span of an image or a recording takes in a prompt, and the

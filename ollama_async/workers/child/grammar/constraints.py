@@ -126,6 +126,9 @@ class CallGuard:
         first = next(filter(grammar.allows, prefixes), None)
         return grammar.allowed() if first is None else np.array([first], np.intp)
 
+    def forced(self, most: int) -> list[int]:
+        return [] if self._active is None else self._active.forced(most)
+
     def accept(self, token: int) -> None:
         grammar = self._active
         if grammar is None:

@@ -8,7 +8,9 @@ Struct layouts may grow. ``TokenizerInit`` states its size. ``ConstraintInit`` d
 library itself fills it in, and it has spare space for fields of newer versions.
 
 Text is never forced on the model, and so never tokenized for it. The model may spell a key with any
-tokens, and a blank that a SentencePiece tokenizer puts in front of a text does not matter.
+tokens, and a blank that a SentencePiece tokenizer puts in front of a text does not matter. What it
+will probably say, because nothing else is allowed, can be guessed: words and marks in tokens of
+their own, as long as possible, with a blank after a comma or a colon.
 """
 
 from __future__ import annotations
@@ -36,6 +38,11 @@ _LIMITS = {
 _ERROR_CHARACTERS = 500
 _SPECIAL = b"\xff"  # in the library's vocabulary, marks a token that is not text
 _NO_TOKEN = 0xFFFFFFFF
+_FEW = 64
+"""Allowed tokens, at most, that may all begin the same text."""
+_FORCED_S = 0.001
+_REST = 32  # calls, after one that took longer
+_BLANKS = b" \t\r\n"
 _POINTER, _SIZE, _TOKENS = ctypes.c_void_p, ctypes.c_size_t, ctypes.POINTER(ctypes.c_uint32)
 _TEXT, _STATUS = ctypes.c_char_p, ctypes.c_int32
 
@@ -153,7 +160,8 @@ class GrammarTokenizer:
         init.log_stderr_level = 0
         for name, limit in _LIMITS.items():
             setattr(init, name, limit)
-        matcher = GrammarMatcher(_new_matcher(init, b"lark", text.encode()), self._size)
+        created: int = _new_matcher(init, b"lark", text.encode())
+        matcher = GrammarMatcher(created, self._size, self._piece)
         if error := matcher.error():
             raise BadRequest(f"format: {_explain(error)}")
         if not len(matcher.allowed()) or matcher.is_complete():
@@ -178,14 +186,20 @@ class GrammarTokenizer:
 class GrammarMatcher:
     """A :class:`~ollama_async.workers.child.engines.engine.Constraint`. One thread at a time.
 
-    Owns ``matcher``, a pointer of the library.
+    Owns ``matcher``, a pointer of the library. ``piece``: the bytes of a token.
     """
 
-    __slots__ = ("_matcher", "_size", "_token", "failure", "is_over", "mask_s")
+    __slots__ = (
+        *("_last", "_matcher", "_piece", "_rest", "_size", "_token"),
+        *("failure", "is_over", "mask_s"),
+    )
 
-    def __init__(self, matcher: int, vocab_size: int) -> None:
+    def __init__(self, matcher: int, vocab_size: int, piece: Callable[[int], bytes]) -> None:
         self._matcher = matcher
         self._size = vocab_size
+        self._piece = piece
+        self._last = -1
+        self._rest = 0
         self._token = ctypes.c_uint32()
         self.is_over = False
         self.failure = ""
@@ -195,7 +209,7 @@ class GrammarMatcher:
         free(self._matcher)
 
     def copy(self) -> GrammarMatcher:
-        return GrammarMatcher(_clone_matcher(self._matcher), self._size)
+        return GrammarMatcher(_clone_matcher(self._matcher), self._size, self._piece)
 
     def restart(self, tokens: Sequence[int]) -> bool:
         """Reset, then accept ``tokens``. False if they are not allowed."""
@@ -213,16 +227,64 @@ class GrammarMatcher:
         return bool(_validate(self._matcher, self._token, 1) == 1)
 
     def allowed(self) -> NDArray[np.intp]:
-        mask = np.empty(-(-self._size // 32), np.uint32)
         begun_s = time.thread_time()
-        failed = _compute_mask(self._matcher, mask.ctypes.data, mask.nbytes)
+        mask = self._mask()
         self.mask_s = time.thread_time() - begun_s
-        if failed:
-            return np.empty(0, np.intp)
         bits = np.unpackbits(mask.view(np.uint8), count=self._size, bitorder="little")
         return np.flatnonzero(bits)
 
+    def _mask(self) -> NDArray[np.uint32]:
+        """A bit for each token; none is set if the matcher failed."""
+        mask = np.zeros(-(-self._size // 32), np.uint32)
+        failed = _compute_mask(self._matcher, mask.ctypes.data, mask.nbytes)
+        return np.zeros_like(mask) if failed else mask
+
+    def forced(self, most: int) -> list[int]:
+        self._rest = max(0, self._rest - 1)
+        ahead, tokens = self, list[int]()
+        begun_s = time.thread_time()
+        while not self._rest and len(tokens) < most and not ahead.is_over:
+            token = ahead._only_choice()
+            if token < 0:
+                break
+            tokens.append(token)
+            ahead = self.copy() if ahead is self else ahead
+            ahead.accept(token)
+            if time.thread_time() - begun_s > _FORCED_S:
+                self._rest = _REST
+        return tokens
+
+    def _only_choice(self) -> int:
+        """The token that comes next if all that are allowed begin the same text, or are blank; -1
+        if they do not.
+        """
+        mask = self._mask()
+        (words,) = mask.nonzero()
+        if len(words) > _FEW or np.bitwise_count(mask[words]).sum() > _FEW:
+            return -1
+        bits = np.unpackbits(mask[words].view(np.uint8), bitorder="little").reshape(-1, 32)
+        pieces = {
+            32 * int(words[word]) + int(bit): self._piece(32 * int(words[word]) + int(bit))
+            for word, bit in zip(*bits.nonzero(), strict=True)
+        }
+        texts = {token: piece.lstrip(_BLANKS) for token, piece in pieces.items()}
+        text = max(texts.values(), key=len, default=b"")
+        if not all(text.startswith(each) for each in texts.values()) or not all(pieces.values()):
+            return -1
+        before = self._piece(self._last) if self._last >= 0 else b""
+        blanks = b" " if before.endswith((b",", b":")) else b""
+        return max(
+            (token for token, each in texts.items() if each),
+            key=lambda token: (
+                _is_uniform(texts[token]),
+                len(texts[token]),
+                pieces[token] == blanks + texts[token],
+            ),
+            default=-1,
+        )
+
     def accept(self, token: int) -> None:
+        self._last = token
         if _consume(self._matcher, token) == 0 and not self.is_complete():
             return
         self.is_over = True
@@ -236,6 +298,11 @@ class GrammarMatcher:
         """Why the matcher failed; "" if it did not."""
         text: bytes | None = _get_error(self._matcher)
         return (text or b"").decode(errors="replace")
+
+
+def _is_uniform(text: bytes) -> bool:
+    """Whether it consists of nothing but a word, or nothing but marks."""
+    return text.isalnum() or not any(text[at : at + 1].isalnum() for at in range(len(text)))
 
 
 def _explain(error: str) -> str:
