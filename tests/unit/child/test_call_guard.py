@@ -14,6 +14,7 @@ from ollama_async.core.conversation import (
 )
 from ollama_async.prompts.chat_format import choose
 from ollama_async.prompts.output_format import UNDECIDED_LIMIT, CallSyntax, OpenCall
+from ollama_async.workers.child import drafting
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import scripted
@@ -23,6 +24,7 @@ from ollama_async.workers.child.preprocessor import Preprocessor, RequestPrepare
 from ollama_async.workers.child.prompt_encoder import ChatFormatCache
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Deltas, Done, Failed, Submit, ToolCallDelta
+from tests.unit.child.loop_harness import EagerLookup
 
 HERMES = "{{ messages[-1].content }}{% if tools %}{{ tools }}{% endif %}<tool_call></tool_call>"
 LLAMA = '{{ messages[-1].content }}{{ tools }}<|python_tag|>{"name": ..., "parameters": ...}'
@@ -50,7 +52,8 @@ class Worker:
         self.preprocessor = Preprocessor(
             RequestPreparer(engine, chat_formats, unlimited, **options), self.mailbox
         )
-        self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64))
+        lookup = EagerLookup(is_invariant=True) if engine.facts.can_draft else None
+        self.loop = EngineLoop(engine, self.mailbox, self.hear, BatchPlanner(64), lookup=lookup)
         self.content, self.thinking, self.calls, self.end = "", "", [], None
 
     def hear(self, messages):
@@ -82,11 +85,15 @@ class Worker:
         raise AssertionError((self.content, self.calls))
 
 
-@pytest.fixture
-def worker(tmp_path):
+@pytest.fixture(params=[False, True], ids=["plain", "drafts"])
+def worker(request, tmp_path, monkeypatch):
+    """With drafts, a step may sample the tokens before a call begins, and those of the call."""
+    monkeypatch.setattr(drafting, "_FORCED_STEP_S", -1.0)
+
     def make(*says, template=HERMES, **options):
         path = tmp_path / "scripts.json"
-        path.write_text(json.dumps({"m": {"tokens": list(says), "template": template}}))
+        script = {"tokens": list(says), "template": template, "drafts": request.param}
+        path.write_text(json.dumps({"m": script}))
         spec = LoadSpec(engine="scripted", model="m", num_ctx=4096, slots=1)
         return Worker(scripted.load(spec, str(path), lambda _fraction: None), **options)
 
@@ -127,6 +134,16 @@ def test_each_of_several_calls_is_held_to_the_tools(worker):
 
     assert [name for name, _ in asked.calls] == ["get_tide"] * 2
     assert asked.calls[0][1] == {"place": "Husum", "days": 2}
+
+
+@pytest.mark.parametrize("wrong", ["get_ebb", "get_tides"])
+def test_a_call_that_is_like_one_before_is_held_to_the_tools_from_its_first_token(worker, wrong):
+    text = f'I would say <tool-call>{{"name": "{wrong}", and so on. '
+    says = (*text, *f'<tool_call>{{"name": "{wrong}", "arguments": {{}}}}</tool_call>')
+    asked = worker(*says).ask()
+
+    assert asked.content.startswith("I would say <tool-call>")
+    assert [name for name, _ in asked.calls] == ["get_tide"]
 
 
 def test_what_is_no_call_is_free(worker):
