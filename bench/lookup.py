@@ -113,20 +113,24 @@ class Bench:
         lookup = self._lookup
         lookups = {"with": lookup, "without": None}
         best = dict.fromkeys(lookups, 0.0)
-        drafted, accepted = lookup.drafted, lookup.accepted
+        drafted = accepted = 0
         for turn in range(rounds):
             for name, each in lookups.items():
-                best[name] = max(best[name], self._decode(kind, each, turn))
+                ends = self._decode(kind, each, turn)
+                rate = sum(1e9 * (end.usage.answer - 1) / end.usage.answer_ns for end in ends)
+                best[name] = max(best[name], rate)
+                drafted += sum(end.usage.drafted for end in ends)
+                accepted += sum(end.usage.accepted for end in ends)
         return {
             "answer": kind,
             "streams": self._streams,
             **{f"{name}, tokens/s": rate for name, rate in best.items()},
             "ratio": best["with"] / best["without"],
-            "drafted": lookup.drafted - drafted,
-            "accepted": lookup.accepted - accepted,
+            "drafted": drafted,
+            "accepted": accepted,
         }
 
-    def _decode(self, kind: str, lookup: PromptLookup | None, seed: int) -> float:
+    def _decode(self, kind: str, lookup: PromptLookup | None, seed: int) -> list[Done]:
         ends: list[Done] = []
 
         def hear(messages: Sequence[Any]) -> None:
@@ -145,7 +149,7 @@ class Bench:
             mailbox.hand_over(request.id, [request])
         while len(ends) < self._streams:
             loop.iterate(idle_s=0)
-        return sum(1e9 * (end.usage.answer - 1) / end.usage.answer_ns for end in ends)
+        return ends
 
     def _request(self, kind: str, chance: random.Random) -> PreparedRequest:
         prompt = chance.choices(WORDS, k=PROMPT)

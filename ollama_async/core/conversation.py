@@ -224,7 +224,8 @@ Task = Inference | Embedding | Tokenize | Detokenize
 class Usage(msgspec.Struct, array_like=True):
     """Counts of tokens, and durations. ``cached`` tokens are part of ``prompt``, the token that
     ends an answer is part of ``answer``. ``thinking`` tokens are those of the answer up to its last
-    thought. ``answer_ns`` is positive if ``answer`` is.
+    thought. ``answer_ns`` is positive if ``answer`` is. Of the ``drafted`` tokens of prompt lookup,
+    ``accepted`` ones came in the answer.
     """
 
     prompt: int = 0
@@ -233,3 +234,5 @@ class Usage(msgspec.Struct, array_like=True):
     answer: int = 0
     answer_ns: int = 0
     thinking: int = 0
+    drafted: int = 0
+    accepted: int = 0

@@ -79,6 +79,8 @@ METRICS: tuple[MetricSpec, ...] = (
         f"Prompt tokens that were cached; moves in steps of {CACHED_STEP}, right on average",
     ),
     _counter("ollama_eval_total", "Answer tokens"),
+    _counter("ollama_drafted_tokens_total", "Tokens that prompt lookup guessed and had evaluated"),
+    _counter("ollama_accepted_tokens_total", "Those of them that were right"),
     _counter(
         "ollama_repetitions_stopped_total",
         "Answers that were ended because they repeated themselves",
@@ -227,6 +229,8 @@ class Metrics:
         cached = _round_at_random(usage.cached)
         self._counters["ollama_prompt_cached_tokens_total"][label] += cached
         self._counters["ollama_eval_total"][label] += usage.answer
+        self._counters["ollama_drafted_tokens_total"][label] += usage.drafted
+        self._counters["ollama_accepted_tokens_total"][label] += usage.accepted
         if finish.is_repetition:
             self._counters["ollama_repetitions_stopped_total"][label] += 1
         histograms = self._histograms

@@ -188,6 +188,7 @@ def check_done(done: messages.Done) -> None:
     _check_numbers(*msgspec.structs.astuple(usage))
     _check_part(usage.cached, usage.prompt)
     _check_part(usage.thinking, usage.answer)
+    _check_part(usage.accepted, usage.drafted)
     if len(done.stop_string) > _MAX_STOP_CHARACTERS:
         raise ProtocolViolation("the worker reports a stop string that is too long")
 

@@ -31,7 +31,7 @@ MAX_DELTAS = 4096
 CONTEXT_LIMIT = 1 << 20
 """Maximum number of token ids in the context of an answer, without its last one."""
 
-PROTOCOL = 6
+PROTOCOL = 7
 """A child with another version is refused."""
 
 

@@ -238,14 +238,12 @@ class PromptLookup:
     """Decides how many drafts of which streams are in each step. Step thread only.
 
     Unless the engine ``is_invariant``, sums depend a little on the rows of a step, so a request
-    with a seed, which should give the same text each time, gets no drafts. ``drafted`` and
-    ``accepted`` count tokens.
+    with a seed, which should give the same text each time, gets no drafts.
     """
 
     def __init__(self, *, is_invariant: bool) -> None:
         self._drafts_seeded = is_invariant
         self.costs = DraftCosts()
-        self.drafted = self.accepted = 0
         self._credit = _FIRST_CREDIT
         self._streams: dict[int, StreamDrafts] = {}
 
@@ -303,8 +301,6 @@ class PromptLookup:
         relative = self.costs.observe(streams, drafts, took_s)
         won = 1 + accepted / streams - relative if drafts else _CREDIT_OF_STEP
         self._credit = max(_LEAST_CREDIT, min(self._credit + won, _MOST_CREDIT))
-        self.drafted += drafts
-        self.accepted += accepted
 
     def choose(self, guesses: Sequence[tuple[Sequence[int], float]]) -> list[int]:
         """How many tokens of each stream's guess are worth their place in the step: of tokens that

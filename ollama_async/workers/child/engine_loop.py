@@ -365,14 +365,15 @@ class EngineLoop(StepLoop[PreparedRequest]):
         evaluated_ns = self._clock_ns()
         accepted = 0
         for sequence, row, tokens in zip(decoding, rows, sampled, strict=True):
-            count = 0
-            for token in tokens:
+            sequence.drafted += row.drafts
+            hits = -1
+            for hits, token in enumerate(tokens):
+                sequence.accepted += hits > 0
                 self._accept_tokens([sequence], [token], evaluated_ns)
-                count += 1
                 if sequence not in self._decoding:
                     break
-            accepted += count - 1
-            if count <= row.drafts:
+            accepted += hits
+            if hits < row.drafts:
                 self.pool.trim_drafts(sequence.slot)
         took_ns = self._clock_ns() - begun_ns
         self._observe_drafts(decoding, sum(map(len, drafts)), accepted, took_ns)

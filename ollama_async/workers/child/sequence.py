@@ -71,6 +71,7 @@ class RunningSequence:
         self.row = Row(slot.index, self.last, 0, samples=True)
         self.cached = self.prefilled = len(slot.tokens)
         self.generated = self.thinking = self.last_step = self.repeated = self.limit = 0
+        self.drafted = self.accepted = 0
         self.begun_ns = self.first_token_ns = self.last_token_ns = 0
         self.is_stopped = False
         self.saved: SavedState | None = None
@@ -185,6 +186,8 @@ class RunningSequence:
             # the first token comes with the last prefill step, yet took some time
             answer_ns=max(1, self.last_token_ns - self.first_token_ns) if self.generated else 0,
             thinking=self.thinking,
+            drafted=self.drafted,
+            accepted=self.accepted,
         )
 
 

@@ -81,6 +81,8 @@ class EagerLookup(PromptLookup):
 
     def choose(self, guesses):
         left, counts = MAX_DRAFTS, []
+        if not self.costs.is_known(len(guesses)):
+            return [0] * len(guesses)
         for tokens, _ in guesses:
             counts.append(min(left, len(tokens)))
             left -= counts[-1]

@@ -124,7 +124,9 @@ def test_an_answer_that_repeats_its_prompt_takes_fewer_steps():
     plain, drafted = play(ask, can_draft=False), play(ask, can_draft=True)
     assert told(plain) == told(drafted)
     assert len(drafted.engine.steps) < 0.6 * len(plain.engine.steps)
-    assert drafted.ends()[1].usage.answer_ns < plain.ends()[1].usage.answer_ns
+    usage = drafted.ends()[1].usage
+    assert usage.answer_ns < plain.ends()[1].usage.answer_ns
+    assert len(plain.engine.steps) - len(drafted.engine.steps) == usage.accepted <= usage.drafted
 
 
 @pytest.mark.parametrize(("streams", "is_drafted"), [(3, True), (4, False)])

@@ -85,7 +85,15 @@ class FakeJob:
     def end(self, reason: str = "stop", *, context: list[int] | None = None) -> FakeJob:
         if not self._is_over:
             self._is_over = True
-            usage = Usage(prompt=7, cached=3, prompt_ns=1_000, answer=2, answer_ns=2_000)
+            usage = Usage(
+                prompt=7,
+                cached=3,
+                prompt_ns=1_000,
+                answer=2,
+                answer_ns=2_000,
+                drafted=6,
+                accepted=1,
+            )
             if reason == "load":
                 usage = Usage()
             self._sink.finished(Finish(reason, usage, context or []))

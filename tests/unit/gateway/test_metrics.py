@@ -62,6 +62,8 @@ async def test_an_answer_is_counted_and_timed(session, url, backend, scrape):
     assert found["ollama_prompt_eval_total", model] == 7
     assert found["ollama_prompt_cached_tokens_total", model] in {0, CACHED_STEP}  # of 3
     assert found["ollama_eval_total", model] == 2
+    assert found["ollama_drafted_tokens_total", model] == 6
+    assert found["ollama_accepted_tokens_total", model] == 1
     assert found["ollama_time_to_first_token_seconds_count", model] == 1
     assert found["ollama_load_duration_seconds_sum", model] == pytest.approx(0.005)
     assert found["ollama_eval_duration_seconds_count", model] == 1

@@ -1,4 +1,4 @@
-"""Every message of protocol 6 and its frame in hexadecimal: header, blank, message.
+"""Every message of protocol 7 and its frame in hexadecimal: header, blank, message.
 
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
@@ -142,12 +142,12 @@ TO_PARENT = [
         "0111000000 92a17091920794a17601c4040000803f03",
     ),
     (
-        m.Done(7, "length", Usage(1, 2, 3, 4, 5, 6), [9], True),
-        "0119000000 97a4646f6e6507a66c656e677468960102030405069109c3a0",
+        m.Done(7, "length", Usage(1, 2, 3, 4, 5, 6, 8, 7), [9], True),
+        "011b000000 97a4646f6e6507a66c656e6774689801020304050608079109c3a0",
     ),
     (
         m.Done(7, "stop", Usage(), stop_string="\n"),
-        "0117000000 97a4646f6e6507a473746f709600000000000090c2a10a",
+        "0119000000 97a4646f6e6507a473746f7098000000000000000090c2a10a",
     ),
     (
         m.Failed(7, "engine_failed", "x"),
