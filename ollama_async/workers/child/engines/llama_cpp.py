@@ -45,9 +45,11 @@ from ollama_async.workers.child.engines.llama_model import (
     open_adapters,
     open_context,
     open_model,
+    threads_of,
 )
 from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Sampler
 from ollama_async.workers.child.engines.logits import Logits, log_probabilities
+from ollama_async.workers.child.engines.thread_count import ThreadCount
 from ollama_async.workers.load_spec import LoadSpec
 
 if TYPE_CHECKING:
@@ -206,6 +208,7 @@ class LlamaCpp:
             can_draft=can_trim and not self._window,
             state_layout=_state_layout(spec, is_on_device=bool(log.device_bytes())),
         )
+        self._threads = ThreadCount(threads_of(spec))
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._tokenizer.tokenize
         self.piece = self._tokenizer.piece
@@ -263,6 +266,7 @@ class LlamaCpp:
             self._batch.fill(ordered)
         except ValueError as error:
             raise EngineError(str(error)) from None
+        self._set_threads()
         status = lib.llama_decode(self._context, self._batch.raw)
         if status != INVALID_BATCH:
             self._has_pending_moves = False  # a decode begins with them
@@ -286,6 +290,7 @@ class LlamaCpp:
                 batch = SpanBatch(embeddings, slice(at, end), begin, row.slot)
                 if row.samples and end == size:
                     batch.outputs[-1] = 1
+                self._set_threads()
                 status = lib.llama_decode(self._context, batch.raw)
                 if status != 0:
                     raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
@@ -295,6 +300,10 @@ class LlamaCpp:
                 lib.llama_set_causal_attn(self._context, True)  # as above
         positions.skip(row.position + size, size - embeddings.positions)
         return self._sample([row.slot] if row.samples else [])
+
+    def _set_threads(self) -> None:
+        count = self._threads.update()
+        lib.llama_set_n_threads(self._context, count, count)  # for one token, and for more
 
     def trim(self, slot: int, length: int) -> bool:
         positions = self._positions[slot]

@@ -32,7 +32,9 @@ from ollama_async.workers.child.engines.llama_model import (
     create_context,
     open_adapters,
     open_model,
+    threads_of,
 )
+from ollama_async.workers.child.engines.thread_count import ThreadCount
 from ollama_async.workers.load_spec import LoadSpec
 
 _MAX_SEQUENCES = 128
@@ -119,6 +121,7 @@ class LlamaEmbedding:
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
+        self._threads = ThreadCount(threads_of(spec))
         self._evaluate = lib.llama_decode if self._memory else lib.llama_encode
         tokenizer = LlamaTokenizer(model)
         self.tokenize = tokenizer.tokenize
@@ -170,6 +173,8 @@ class LlamaEmbedding:
         except ValueError as error:
             raise EngineError(str(error)) from None
         with self._watched(is_abandoned):
+            threads = self._threads.update()
+            lib.llama_set_n_threads(self._context, threads, threads)
             status = self._evaluate(self._context, self._batch.raw)
         if status != 0:
             raise EngineError(FAILURES.get(status, f"the library returned {status}"))
