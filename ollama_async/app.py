@@ -200,6 +200,7 @@ def _build_pool(
         metrics,
         load_timeout_s=settings.load_timeout_s,
         stall_timeout_s=settings.stall_timeout_s,
+        cache_bytes=placement.choose_cache_bytes(machine.latest, settings.cache_ram_bytes),
     )
 
 

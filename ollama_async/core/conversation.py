@@ -222,10 +222,10 @@ Task = Inference | Embedding | Tokenize | Detokenize
 
 
 class Usage(msgspec.Struct, array_like=True):
-    """Counts of tokens, and durations. ``cached`` tokens are part of ``prompt``, the token that
-    ends an answer is part of ``answer``. ``thinking`` tokens are those of the answer up to its last
-    thought. ``answer_ns`` is positive if ``answer`` is. Of the ``drafted`` tokens of prompt lookup,
-    ``accepted`` ones came in the answer.
+    """Counts of tokens, and durations. ``cached`` tokens are part of ``prompt``, ``restored`` ones
+    (from the prompt cache) of ``cached``. The token that ends an answer is part of ``answer``.
+    ``thinking`` tokens are those of the answer up to its last thought. ``answer_ns`` is positive if
+    ``answer`` is. Of the ``drafted`` tokens of prompt lookup, ``accepted`` ones came in the answer.
     """
 
     prompt: int = 0
@@ -236,3 +236,4 @@ class Usage(msgspec.Struct, array_like=True):
     thinking: int = 0
     drafted: int = 0
     accepted: int = 0
+    restored: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,18 @@ def _count(raw: str) -> int:
 
 def _at_least_one(raw: str) -> int:
     return _count(raw) or 1
+
+
+def _bytes(raw: str) -> int:
+    """A number, perhaps with a fraction and a unit: ``B``, ``KB`` (1,000), ``KiB`` (1,024), …;
+    ``K``, ``M``, ``G`` and ``T`` alone are binary. Case and blanks do not matter.
+    """
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,9})?) *(?:([KMGT])(I?B)?|B)?", raw.upper())
+    if match is None:
+        raise ValueError
+    number, unit, suffix = match.groups()
+    power = " KMGT".index(unit or " ")
+    return min(int(float(number) * (1000 if suffix == "B" else 1024) ** power), sys.maxsize)
 
 
 def _seconds(raw: str) -> float:
@@ -338,6 +351,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "auto",
         "What computes on the CPU: our own kernels for the best instruction set (auto), those for "
         "one that is named, or the engine library's (stock)",
+    )
+    cache_ram_bytes: int | None = _variable(
+        "OLLAMA_ASYNC_CACHE_RAM",
+        _bytes,
+        None,
+        "Main memory in which a loaded model keeps conversations that lost their slot, in bytes "
+        "or as in 2GiB (auto: an eighth of what is available at start, at most 8GiB; 0: none)",
+        shown="auto",
     )
     scripts: str = _variable(
         "OLLAMA_ASYNC_SCRIPTS",

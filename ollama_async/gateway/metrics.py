@@ -45,6 +45,8 @@ CACHED_STEP = 4096
 another's prompt how much of the guess was right. A count rounded at random shows a single request
 by chance or not at all."""
 
+_STORED_STEP = 1 << 20
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -71,12 +73,21 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("ollama_busy_slots", "Slots that decode or read a prompt"),
     _gauge("ollama_slots", "Slots of the loaded model"),
     _gauge("ollama_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1"),
+    _gauge(
+        "ollama_prompt_cache_bytes",
+        "Host memory with conversations that lost their slot, rounded to MiB",
+    ),
+    _gauge("ollama_prompt_cache_entries", "These conversations, in tens"),
     _gauge("ollama_model_size_bytes", "Memory of the loaded model"),
     _gauge("ollama_model_vram_bytes", "Part of it on an accelerator"),
     _counter("ollama_prompt_eval_total", "Prompt tokens, cached ones too"),
     _counter(
         "ollama_prompt_cached_tokens_total",
         f"Prompt tokens that were cached; moves in steps of {CACHED_STEP}, right on average",
+    ),
+    _counter(
+        "ollama_prompt_restored_tokens_total",
+        f"Of these, tokens restored from host memory; moves in steps of {CACHED_STEP}, too",
     ),
     _counter("ollama_eval_total", "Answer tokens"),
     _counter("ollama_drafted_tokens_total", "Tokens that prompt lookup guessed and had evaluated"),
@@ -226,8 +237,9 @@ class Metrics:
     def _finished(self, label: tuple[str, ...], finish: Finish) -> None:
         usage = finish.usage
         self._counters["ollama_prompt_eval_total"][label] += usage.prompt
-        cached = _round_at_random(usage.cached)
-        self._counters["ollama_prompt_cached_tokens_total"][label] += cached
+        for name, tokens in (("cached", usage.cached), ("restored", usage.restored)):
+            total = self._counters[f"ollama_prompt_{name}_tokens_total"]
+            total[label] += _round_at_random(tokens)
         self._counters["ollama_eval_total"][label] += usage.answer
         self._counters["ollama_drafted_tokens_total"][label] += usage.drafted
         self._counters["ollama_accepted_tokens_total"][label] += usage.accepted
@@ -309,6 +321,12 @@ class Metrics:
         rows["ollama_slots"] = self._per_model((n, m.slots) for n, m in loaded)
         rows["ollama_kv_cache_usage_ratio"] = self._per_model(
             ((n, round(m.cache_used, 2)) for n, m in loaded), merge=max
+        )
+        rows["ollama_prompt_cache_bytes"] = self._per_model(
+            (n, round(m.stored_bytes / _STORED_STEP) * _STORED_STEP) for n, m in loaded
+        )
+        rows["ollama_prompt_cache_entries"] = self._per_model(
+            (n, round(m.stored_states, -1)) for n, m in loaded
         )
         rows["ollama_model_size_bytes"] = self._per_model((n, m.size) for n, m in loaded)
         rows["ollama_model_vram_bytes"] = self._per_model((n, m.size_vram) for n, m in loaded)

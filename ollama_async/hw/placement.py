@@ -23,6 +23,10 @@ _GPU_SHARE = 0.8
 of GPU memory kills the worker."""
 _CPU_SHARE = 0.95
 
+_PROMPT_CACHE_SHARE = 1 / 8
+_PROMPT_CACHE_LIMIT_BYTES = 8 << 30
+"""Hundreds of conversations of a small model, tens of an 8B model."""
+
 MAX_SLOTS = 32
 """Throughput stops growing there."""
 
@@ -109,6 +113,13 @@ def compute_capacity(machine: Machine, *, gpu_overhead_bytes: int = 0) -> dict[s
     }
     capacity[CPU] = int(machine.available_bytes * _CPU_SHARE)
     return capacity
+
+
+def choose_cache_bytes(machine: Machine, configured: int | None) -> int:
+    """Main memory for the prompt cache of one model."""
+    if configured is not None:
+        return configured
+    return min(int(machine.available_bytes * _PROMPT_CACHE_SHARE), _PROMPT_CACHE_LIMIT_BYTES)
 
 
 def rank_devices(gpus: Iterable[Gpu], *, num_gpu: int | None, main_gpu: int | None) -> list[str]:

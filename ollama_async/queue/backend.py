@@ -127,7 +127,7 @@ class Handle(Protocol):
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A row of ``/api/ps``. ``expires_at`` is wall-clock seconds, constant until the next use of
-    the model; inf = never.
+    the model; inf = never. ``stored_bytes``, ``stored_states``: in its prompt cache.
     """
 
     target: Target
@@ -139,6 +139,8 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     busy_slots: int
     cache_used: float
     expires_at: float
+    stored_bytes: int = 0
+    stored_states: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):

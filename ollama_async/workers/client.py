@@ -108,6 +108,7 @@ class WorkerClient:
         self.requests: dict[int, SubmittedRequest] = {}
         self.facts: messages.Ready | None = None
         self.heartbeat: messages.Heartbeat | None = None
+        self._cache_bytes = 0
         self._owner = owner
         self._transport = transport
         self._load_timeout_s = load_timeout_s
@@ -159,6 +160,7 @@ class WorkerClient:
         self._transport.start(plan, generation=self.instance_id, listener=self)
         self._handshake = Handshake(generation=self.instance_id, pid=self.pid, limits=plan.limits)
         self._state = _State.STARTING
+        self._cache_bytes = plan.spec.cache_bytes
         try:
             async with asyncio.timeout(self._load_timeout_s) as self._load_timeout:
                 ready = await self._ready
@@ -290,6 +292,12 @@ class WorkerClient:
         self._transport.send(messages.Cancel(request_id))
         reason = f"no answer to a cancel for {self._stall_timeout_s:g} s: killed"
         self._cancels[request_id] = self._loop.call_later(self._stall_timeout_s, self.fail, reason)
+
+    def limit_cache(self, size_bytes: int) -> None:
+        """How much memory the worker's prompt cache may use; ignored until it is ready."""
+        if self._state is _State.READY and size_bytes != self._cache_bytes:
+            self._cache_bytes = size_bytes
+            self._transport.send(messages.LimitCache(size_bytes))
 
     def forget(self, request_id: int) -> SubmittedRequest | None:
         """Drop the request: nothing more is passed to its sink."""

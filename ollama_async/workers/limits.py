@@ -187,6 +187,7 @@ def check_done(done: messages.Done) -> None:
     usage = done.usage
     _check_numbers(*msgspec.structs.astuple(usage))
     _check_part(usage.cached, usage.prompt)
+    _check_part(usage.restored, usage.cached)
     _check_part(usage.thinking, usage.answer)
     _check_part(usage.accepted, usage.drafted)
     if len(done.stop_string) > _MAX_STOP_CHARACTERS:
@@ -195,7 +196,7 @@ def check_done(done: messages.Done) -> None:
 
 def check_heartbeat(heartbeat: messages.Heartbeat) -> None:
     """:raises ProtocolViolation: an invalid count or share."""
-    _check_numbers(heartbeat.busy_slots)
+    _check_numbers(heartbeat.busy_slots, heartbeat.stored_bytes, heartbeat.stored_states)
     if not (math.isfinite(heartbeat.cache_used) and 0 <= heartbeat.cache_used <= 1):
         raise ProtocolViolation(f"the worker reports a cache use of {heartbeat.cache_used}")
 

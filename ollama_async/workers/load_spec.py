@@ -26,6 +26,9 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     ``embedding``: how it embeds or ranks, if it does. Then ``num_ctx`` is the longest input,
     ``slots`` are requests at a time, and ``batch_size`` is for batches of several inputs.
+
+    ``cache_fd``: memory for the prompt cache, which the worker inherits; -1 = none. It may use the
+    first ``cache_bytes``. ``cache_key`` identifies the model whose states it may hold.
     """
 
     engine: str
@@ -41,6 +44,9 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     adapters: tuple[str, ...] = ()
     embedding: EmbeddingKind = ""
     projector: str = ""
+    cache_fd: int = -1
+    cache_bytes: int = 0
+    cache_key: str = ""
 
     def to_argv(self) -> list[str]:
         """Options for ``python -P -m ollama_async.workers.child``, defaults omitted."""

@@ -14,6 +14,7 @@ A connection, with the child's messages on the right::
                                     Done(id, …) | Failed(id, …)  exactly one per Submit, always last
     Cancel(id)                      Done(id, "cancel", …)        unless it had ended already
                                     Heartbeat(…)                 each second: the engine is alive
+    LimitCache(bytes)                                            there is more or less memory
     Quit()                          (exits with status 0)
 """
 
@@ -31,7 +32,7 @@ MAX_DELTAS = 4096
 CONTEXT_LIMIT = 1 << 20
 """Maximum number of token ids in the context of an answer, without its last one."""
 
-PROTOCOL = 7
+PROTOCOL = 8
 """A child with another version is refused."""
 
 
@@ -61,7 +62,13 @@ class Quit(msgspec.Struct, array_like=True, tag="quit"):
     """Exit; running requests get no end."""
 
 
-ToChild = Submit | Cancel | Quit
+class LimitCache(msgspec.Struct, array_like=True, tag="lim"):
+    """Use only the first ``size_bytes`` of the memory for the prompt cache."""
+
+    size_bytes: int
+
+
+ToChild = Submit | Cancel | LimitCache | Quit
 """As the child reads it."""
 
 FromParent = PackedSubmit | ToChild
@@ -145,11 +152,13 @@ class Failed(msgspec.Struct, array_like=True, tag="fail"):
 
 class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
     """Sent by the step thread, so its absence means that the engine hangs. ``cache_used``: the used
-    share of the KV cache, 0 to 1.
+    share of the KV cache, 0 to 1. ``stored_bytes``, ``stored_states``: in the prompt cache.
     """
 
     busy_slots: int
     cache_used: float
+    stored_bytes: int = 0
+    stored_states: int = 0
 
 
 ToParent = Hello | Loading | Ready | Refused | Started | Deltas | Done | Failed | Heartbeat

@@ -10,6 +10,7 @@ queued as an event. Sinks are called last, because their owners may submit or ca
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import math
@@ -18,6 +19,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import perf_counter_ns
 from typing import Any, assert_never
+
+import msgspec
 
 from ollama_async.core.conversation import Usage
 from ollama_async.core.errors import (
@@ -28,6 +31,7 @@ from ollama_async.core.errors import (
     ShuttingDown,
     from_code,
 )
+from ollama_async.hw.placement import CPU
 from ollama_async.queue import events
 from ollama_async.queue.backend import (
     Finish,
@@ -41,6 +45,7 @@ from ollama_async.queue.backend import (
 )
 from ollama_async.queue.memory_budget import Limits, Plan, Planner
 from ollama_async.queue.scheduler import Scheduler
+from ollama_async.workers.cache_memory import CacheMemory
 from ollama_async.workers.client import WorkerClient
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.process import WorkerProcess
@@ -54,6 +59,9 @@ STOP_GRACE_S = 4.0
 _CLOSE_MARGIN_S = 30.0
 """More than a stop can take beyond its grace: the kernel may need ten seconds to end a process."""
 
+_PREDECESSOR_WAIT_S = 1.0
+"""How long a load waits for the prompt cache of the worker before, which ends in milliseconds."""
+
 _Outcome = tuple[SubmittedRequest, ServerError | Finish]
 """The end of a request, passed to its sink once all effects are performed."""
 
@@ -63,7 +71,8 @@ log = logging.getLogger(__name__)
 class Pool:
     """The :class:`~ollama_async.queue.backend.InferenceBackend`. Create it on a running loop.
 
-    ``load_timeout_s`` and ``stall_timeout_s``: see :class:`~.client.WorkerClient`.
+    ``load_timeout_s`` and ``stall_timeout_s``: see :class:`~.client.WorkerClient`. ``cache_bytes``:
+    limit of a model's prompt cache.
     """
 
     def __init__(
@@ -75,6 +84,7 @@ class Pool:
         load_timeout_s: float = math.inf,
         stall_timeout_s: float = math.inf,
         stop_grace_s: float = STOP_GRACE_S,
+        cache_bytes: int = 0,
         make_transport: Callable[[], Transport] = WorkerProcess,
     ) -> None:
         self._scheduler = Scheduler(limits, self._plan)
@@ -90,6 +100,8 @@ class Pool:
         self._requests: dict[int, SubmittedRequest] = {}
         self._clients: dict[int, WorkerClient] = {}
         self._snapshots = Snapshots()
+        self._cache_memory = CacheMemory(cache_bytes)
+        self._host_bytes = limits.capacity.get(CPU, 0)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._changed = asyncio.Event()
@@ -145,6 +157,7 @@ class Pool:
             stops = [client.stop(0.0) for client in self._clients.values()]
             await asyncio.gather(*stops, return_exceptions=True)
             self._clients.clear()
+            self._cache_memory.close()
             self._set_timer(None)
 
     def _process(self, event: events.Event) -> None:
@@ -280,6 +293,8 @@ class Pool:
             if request.is_detached:
                 self._requests.pop(request.id, None)
         is_gone = worker.is_gone
+        if is_gone:
+            self._cache_memory.take_back(worker.instance_id)
         self._process(
             events.WorkerLost(
                 worker.instance_id, reason, restartable, is_gone=is_gone, has_aborted=has_aborted
@@ -295,7 +310,8 @@ class Pool:
         began_ns = perf_counter_ns()
         event: events.WorkerReady | events.WorkerLoadFailed
         try:
-            ready = await client.start(plan)
+            await self._wait_for_predecessor(client)
+            ready = await client.start(self._add_cache_memory(client.instance_id, plan))
         except Exception as fault:  # the boundary "task supervisor": its requests must be failed
             error = fault if isinstance(fault, ServerError) else LoadFailed(repr(fault))
             if error is not fault:
@@ -314,7 +330,10 @@ class Pool:
         log.info("%s: load %s after %.2f s", name, outcome, took_s)
         if has_failed:
             self._clients.pop(client.instance_id, None)
+            if client.is_gone:
+                self._cache_memory.take_back(client.instance_id)
         self._process(event)
+        self._share_cache_memory()
         if isinstance(event, events.WorkerLoadFailed) and not event.is_gone:
             await self._wait_lingering(client)
 
@@ -327,7 +346,9 @@ class Pool:
         log.info("%s: unloaded (%s)", client.target.name, reason)
         self._observe(self._observer.unloaded, client.target.name, reason)
         if client.is_gone:
+            self._cache_memory.take_back(client.instance_id)
             self._process(events.WorkerStopped(client.instance_id))
+            self._share_cache_memory()
         else:
             self._process(events.WorkerLost(client.instance_id, "it does not stop", is_gone=False))
             await self._wait_lingering(client)
@@ -337,7 +358,34 @@ class Pool:
         log.error("%s: its process still holds its memory", client.target.name)
         await client.wait_gone()
         log.info("%s: its process is gone at last", client.target.name)
+        self._cache_memory.take_back(client.instance_id)
         self._process(events.WorkerStopped(client.instance_id))
+
+    async def _wait_for_predecessor(self, client: WorkerClient) -> None:
+        """A worker of the same model that is ending has its prompt cache until it is gone."""
+        for other in list(self._clients.values()):
+            if other.is_stopping and not other.is_gone and other.target.key == client.target.key:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_PREDECESSOR_WAIT_S):
+                        await other.wait_gone()
+                    self._cache_memory.take_back(other.instance_id)
+
+    def _add_cache_memory(self, instance_id: int, plan: LoadPlan) -> LoadPlan:
+        """The plan with memory for a prompt cache, for which the other caches may have to give way;
+        without, if there is none.
+        """
+        plan = self._cache_memory.lend(instance_id, plan)
+        spec = msgspec.structs.replace(plan.spec, cache_bytes=self._share_cache_memory())
+        return msgspec.structs.replace(plan, spec=spec) if spec.cache_fd >= 0 else plan
+
+    def _share_cache_memory(self) -> int:
+        """Divide among the prompt caches what models leave free; returns the share of each."""
+        instances = self._scheduler.state.instances.values()
+        demand = sum(instance.plan.demand.get(CPU, 0) for instance in instances)
+        share = self._cache_memory.share_out(self._host_bytes - demand)
+        for client in self._clients.values():
+            client.limit_cache(share)
+        return share
 
     def _create_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(work)

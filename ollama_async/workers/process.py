@@ -75,7 +75,7 @@ class WorkerProcess:
                     self._module,
                     [*channel.argv(generation=generation), *plan.spec.to_argv()],
                     environ=plan.environ,
-                    pass_fds=channel.pass_fds,
+                    pass_fds=(*channel.pass_fds, *_descriptors(plan)),
                     memory_bytes=plan.limits.memory_bytes,
                 )
             except OSError as reason:
@@ -198,6 +198,10 @@ class WorkerProcess:
         self._channel.close()
         self._closed.set()
         self._listener.closed()
+
+
+def _descriptors(plan: LoadPlan) -> list[int]:
+    return [plan.spec.cache_fd] if plan.spec.cache_fd >= 0 else []
 
 
 def _spawn(

@@ -63,4 +63,6 @@ def _loaded_model(instance: ModelInstance, client: WorkerClient, expires_at: flo
         busy_slots=heartbeat.busy_slots,
         cache_used=heartbeat.cache_used,
         expires_at=expires_at,
+        stored_bytes=heartbeat.stored_bytes,
+        stored_states=heartbeat.stored_states,
     )

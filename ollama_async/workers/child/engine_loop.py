@@ -38,6 +38,7 @@ from ollama_async.workers.child.kv_pool import KVPool, Slot
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder, MediaSpan
 from ollama_async.workers.child.prefix_query import PrefixQuery
+from ollama_async.workers.child.prompt_cache import PromptCache
 from ollama_async.workers.child.sequence import RunningSequence
 from ollama_async.workers.child.step_loop import HEARTBEAT_PERIOD_S, StepLoop
 from ollama_async.workers.messages import (
@@ -54,6 +55,10 @@ from ollama_async.workers.messages import (
 DoneReason = Literal["stop", "length", "cancel"]
 
 OVERTAKEN = 16
+
+
+_SAVE_LIMIT_S = 1.0
+"""How long the end of the process may take to save conversations; the parent waits longer."""
 
 
 class _Waiting(NamedTuple):
@@ -74,10 +79,12 @@ class EngineLoop(StepLoop[PreparedRequest]):
         encoder: MediaEncoder | None = None,
         repetition_limit: int = 0,
         lookup: PromptLookup | None = None,
+        prompt_cache: PromptCache | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(mailbox, send, clock_ns)
-        self.pool = KVPool(engine)
+        self.pool = KVPool(engine, prompt_cache)
+        self._prompt_cache = prompt_cache
         self._engine = engine
         self._planner = planner
         self._encoder = encoder
@@ -109,8 +116,17 @@ class EngineLoop(StepLoop[PreparedRequest]):
             self._output.flush(now_s)
             self._wait(idle_s, now_s)
 
+    def run(self) -> None:
+        super().run()
+        self.pool.save_parked(_SAVE_LIMIT_S)
+
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(len(self._running), self.pool.used_share)
+        beat = Heartbeat(len(self._running), self.pool.used_share)
+        cache = self._prompt_cache
+        if cache is not None:
+            cache.apply_limit()
+            beat.stored_bytes, beat.stored_states = cache.used_bytes, cache.count
+        return beat
 
     @property
     def _running(self) -> list[RunningSequence]:

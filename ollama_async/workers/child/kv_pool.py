@@ -29,6 +29,7 @@ The last token of a prompt is always evaluated, for its logits.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable
 from operator import attrgetter
 
@@ -63,7 +64,8 @@ class Slot(msgspec.Struct):
     Only the first ``reusable_tokens`` may be reused: after a context shift, the rest still depends
     on tokens that are gone. ``used_at`` grows each time a request begins or ends in a slot.
     While it is ``is_running``, it has cells ``reserved`` for so many tokens, and will hold at most
-    ``limit``. ``indexed``: those that the prefix tree knows.
+    ``limit``. ``indexed``: those that the prefix tree knows. ``restored``: those that came from the
+    shelf when the request was admitted.
     """
 
     index: int
@@ -75,6 +77,7 @@ class Slot(msgspec.Struct):
     reserved: int = 0
     limit: int = 0
     indexed: int = 0
+    restored: int = 0
 
     @property
     def is_shifted(self) -> bool:
@@ -98,7 +101,7 @@ class KVPool:
         facts = engine.facts
         self.all = [Slot(index) for index in range(facts.sequences)]
         self._engine = engine
-        self._shelf: Shelf = shelf or NoShelf()
+        self._shelf: Shelf = NoShelf() if shelf is None else shelf
         self._tree = PrefixTree()
         self._is_pooled = facts.is_pooled
         self._ledger = CellLedger(facts.sequences, facts.cells, shares=facts.is_pooled)
@@ -202,10 +205,12 @@ class KVPool:
     def _fill(self, slot: Slot, query: PrefixQuery) -> None:
         """Make the slot hold the longest prefix of the prompt, and give it to the query's owner."""
         source, length = self._source(slot, query)
+        slot.restored = 0
         if isinstance(source, ShelfMatch):
             self._vacate(slot)
             if self._restore(slot, source, length, query):
                 slot.owner = query.owner
+                slot.restored = len(slot.tokens)
                 return
             source, length = self._source(slot, query, is_shelved=False)
         if isinstance(source, Slot) and source is not slot:
@@ -215,7 +220,7 @@ class KVPool:
                 self._ledger.copy(source.index, slot.index, length)
                 self._set(slot, source.tokens[:length])
         elif length < len(slot.tokens):
-            if 2 * length < len(slot.tokens):
+            if 2 * length < len(slot.tokens) and not self._is_held_elsewhere(slot):
                 self._keep(slot)
             self._trim(slot, length)
         slot.reusable_tokens = _ALL
@@ -405,11 +410,29 @@ class KVPool:
     def _vacate(self, slot: Slot) -> None:
         """Empty the slot; what may be reused of it goes to the shelf."""
         if slot.tokens:
-            self._keep(slot)
+            if not self._is_held_elsewhere(slot):
+                self._keep(slot)
             self.clear(slot)
+
+    def save_parked(self, limit_s: float) -> None:
+        """Copy parked slots to the shelf, those that were used last first, for so long at most."""
+        end_s = time.monotonic() + limit_s
+        parked = [slot for slot in self.all if not slot.is_running and slot.tokens]
+        saved = []
+        for slot in sorted(parked, key=lambda slot: -slot.used_at):
+            if time.monotonic() < end_s:
+                self._keep(slot)
+                saved.append(slot)
+        for slot in reversed(saved):  # the one that was used last gives way last
+            self._keep(slot)
 
     def _keep(self, slot: Slot) -> None:
         if slot.is_shifted:
             self._trim(slot, slot.reusable_tokens)
         if slot.tokens:
             self._shelf.keep(slot.index, slot.tokens, slot.owner)
+
+    def _is_held_elsewhere(self, slot: Slot) -> bool:
+        """Whether another slot holds nearly as much of it."""
+        _, shared = self._longest_match(PrefixQuery(slot.tokens, slot.owner), but=slot)
+        return self._can_copy and len(slot.tokens) - shared < COPY_MIN_TOKENS

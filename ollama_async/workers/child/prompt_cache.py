@@ -36,11 +36,14 @@ _tokens_of = attrgetter("tokens")
 
 
 class PromptCache:
-    """The :class:`~ollama_async.workers.child.shelf.Shelf` in ``memory``."""
+    """The :class:`~ollama_async.workers.child.shelf.Shelf` in ``memory``. Only the step thread
+    calls it.
+    """
 
     def __init__(self, engine: Engine, memory: StateMemory) -> None:
         self._engine = engine
         self._memory = memory
+        self._limit_bytes = self._applied_bytes = memory.capacity
         self._states: OrderedDict[int, StoredState] = OrderedDict()  # the first gives way first
         self._all: list[StoredState] = []  # in the order of their tokens, as those of each owner
         self._owned: defaultdict[str, list[StoredState]] = defaultdict(list)
@@ -50,7 +53,9 @@ class PromptCache:
             self._free.remove(state.index)
             self._insert(state)
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """Of states."""
         return len(self._states)
 
     @property
@@ -100,8 +105,15 @@ class PromptCache:
             self._states.move_to_end(state.key, last=False)
         return True
 
-    def set_limit(self, limit_bytes: int) -> None:
-        """Use no more memory than that, and give the rest back to the system."""
+    def request_limit(self, limit_bytes: int) -> None:
+        """Any thread: see :meth:`apply_limit`."""
+        self._limit_bytes = limit_bytes
+
+    def apply_limit(self) -> None:
+        """Use no more memory than was requested, and give the rest back to the system."""
+        if self._limit_bytes == self._applied_bytes:
+            return
+        self._applied_bytes = limit_bytes = self._limit_bytes
         for state in list(self._states.values()):
             if state.offset + state.size > limit_bytes:
                 self._remove(state)

@@ -30,7 +30,8 @@ _DECODER = codecs.getincrementaldecoder("utf-8")
 
 
 class RunningSequence:
-    """The state of a request that has a slot, which holds ``cached`` tokens of its prompt.
+    """The state of a request that has a slot, which holds ``cached`` tokens of its prompt,
+    ``restored`` ones from host memory.
 
     - ``row``: its part of a decoding step; the only token, ``last[0]``, is the one sampled last.
     - ``prompt``: what must be in the slot before it decodes: the request's tokens, and after
@@ -70,6 +71,7 @@ class RunningSequence:
         self.last = [0]
         self.row = Row(slot.index, self.last, 0, samples=True)
         self.cached = self.prefilled = len(slot.tokens)
+        self.restored = slot.restored
         self.generated = self.thinking = self.last_step = self.repeated = self.limit = 0
         self.drafted = self.accepted = 0
         self.begun_ns = self.first_token_ns = self.last_token_ns = 0
@@ -188,6 +190,7 @@ class RunningSequence:
             thinking=self.thinking,
             drafted=self.drafted,
             accepted=self.accepted,
+            restored=self.restored,
         )
 
 

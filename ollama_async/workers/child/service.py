@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import sys
@@ -31,10 +32,12 @@ from ollama_async.workers.child.media import MediaEncoder
 from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
+from ollama_async.workers.child.prompt_cache import PromptCache
 from ollama_async.workers.child.prompt_encoder import ChatFormatCache
 from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
+from ollama_async.workers.child.state_memory import MemoryUnusable, StateMemory
 from ollama_async.workers.load_spec import LoadSpec
-from ollama_async.workers.messages import Cancel, Loading, Quit, Ready, Refused
+from ollama_async.workers.messages import Cancel, LimitCache, Loading, Quit, Ready, Refused
 
 BROKEN = 70
 """Exit status after a fault of our own; sysexits.h calls it an internal software error."""
@@ -65,6 +68,7 @@ class Service:
         self._watchdog = Watchdog()
         self._loop: EngineLoop | EmbeddingLoop
         self._preprocessor: Preprocessor[Any]
+        self._prompt_cache: PromptCache | None = None
         self._encoder: tuple[MediaEncoder, threading.Thread] | None = None
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
@@ -95,7 +99,10 @@ class Service:
             if isinstance(message, Quit):
                 self._quit()
             self._is_ready.wait()  # before that, the parent sends nothing but Quit
-            if isinstance(message, Cancel):
+            if isinstance(message, LimitCache):
+                if self._prompt_cache is not None:
+                    self._prompt_cache.request_limit(message.size_bytes)
+            elif isinstance(message, Cancel):
                 self._preprocessor.cancel(message)
             else:
                 self._preprocessor.put(message)
@@ -147,11 +154,13 @@ class Service:
             thread = threading.Thread(target=_guarded(encoder.run), name="encoder", daemon=True)
             thread.start()
             self._encoder = encoder, thread
+        self._prompt_cache = self._open_prompt_cache(engine)
         self._loop = EngineLoop(
             engine,
             mailbox,
             self._pipe.send,
             BatchPlanner(max(self._spec.batch_size, engine.facts.slots + MIN_CHUNK)),
+            prompt_cache=self._prompt_cache,
             encoder=encoder,
             lookup=PromptLookup(is_invariant=engine.facts.is_invariant)
             if engine.facts.can_draft
@@ -166,6 +175,23 @@ class Service:
             shares_prefixes=self._settings.prefix_sharing == "all",
         )
         self._preprocessor = Preprocessor(preparer, mailbox)
+
+    def _open_prompt_cache(self, engine: Engine) -> PromptCache | None:
+        """In the memory that the parent lent, with what a former worker left there."""
+        spec, facts = self._spec, engine.facts
+        if spec.cache_fd < 0:
+            return None
+        key = f"{spec.cache_key}\n{facts.state_layout}\n{facts.kernels}\n{facts.is_pooled}"
+        try:
+            memory = StateMemory(spec.cache_fd, hashlib.sha256(key.encode()).digest())
+        except MemoryUnusable as reason:
+            print(f"no prompt cache: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log
+            return None
+        os.close(spec.cache_fd)
+        cache = PromptCache(engine, memory)
+        cache.request_limit(spec.cache_bytes)
+        cache.apply_limit()
+        return cache
 
     def _serve_embeddings(self, engine: EmbeddingEngine) -> None:
         mailbox: Mailbox[PreparedEmbedding] = Mailbox()

@@ -50,14 +50,14 @@ def test_the_last_token_of_a_prompt_is_left_to_compute(cache):
 def test_a_few_tokens_are_not_worth_it(cache):
     keep(cache, LONG[: MIN_TOKENS - 1])
 
-    assert len(cache) == 0
+    assert cache.count == 0
 
 
 def test_a_conversation_that_went_on_replaces_its_beginning(cache):
     keep(cache, LONG[:100])
     keep(cache, LONG)
 
-    assert len(cache) == 1
+    assert cache.count == 1
     assert find(cache, LONG) == 199
 
 
@@ -81,7 +81,7 @@ def test_two_answers_to_the_same_beginning_are_both_kept(cache):
 def test_a_sequence_with_an_image_is_not_saved(cache):
     keep(cache, [*LONG, -5, *LONG])
 
-    assert len(cache) == 0
+    assert cache.count == 0
     assert not cache._engine.saves
 
 
@@ -120,7 +120,7 @@ def test_an_owners_copy_of_the_same_text_is_its_own(cache):
     keep(cache, LONG, owner="ann")
     keep(cache, LONG, owner="bob")
 
-    assert len(cache) == 2
+    assert cache.count == 2
     assert find(cache, LONG, owner="bob") == 199
 
 
@@ -189,10 +189,20 @@ def test_more_than_there_is_space_for_is_not_kept():
 def test_a_smaller_limit_drops_what_lies_beyond(cache):
     for number in range(4):
         keep(cache, [number] * 200)
-    cache.set_limit(DATA_OFFSET + 8 * PAGE_BYTES)
+    cache.request_limit(DATA_OFFSET + 8 * PAGE_BYTES)
+    cache.apply_limit()
 
-    assert len(cache) == 1
+    assert cache.count == 1
     assert cache.used_bytes <= 8 * PAGE_BYTES
+    for number in range(4):
+        keep(cache, [number] * 200)
+    assert cache.count == 1
+
+    cache.request_limit(1 << 40)
+    cache.apply_limit()
+    for number in range(4):
+        keep(cache, [number] * 200)
+    assert cache.count == 4
 
 
 def test_the_next_worker_of_the_model_goes_on():
@@ -201,11 +211,11 @@ def test_the_next_worker_of_the_model_goes_on():
             keep(cache, LONG, owner="ann")
             keep(cache, [5] * 100)
         with prompt_cache(fd) as cache:
-            assert len(cache) == 2
+            assert cache.count == 2
             assert restored(cache, [*LONG, 1], owner="ann") == LONG
             assert find(cache, LONG) == 0
             keep(cache, [6] * 100)
-            assert len(cache) == 3
+            assert cache.count == 3
 
 
 def test_a_state_with_other_bytes_than_were_saved_is_a_miss():
@@ -219,7 +229,7 @@ def test_a_state_with_other_bytes_than_were_saved_is_a_miss():
 
             assert not cache.restore(match, 2)
             assert cache._engine.cache[2] == []
-            assert len(cache) == 0
+            assert cache.count == 0
 
 
 def test_a_state_of_another_worker_in_a_wrong_form_is_not_restored(monkeypatch):
@@ -238,7 +248,7 @@ def test_a_state_that_the_engine_refuses_is_a_miss(cache):
     match = cache.find(PrefixQuery([*LONG, 1]))
 
     assert not cache.restore(match, 1)
-    assert len(cache) == 0
+    assert cache.count == 0
 
 
 def test_a_state_that_kills_the_worker_is_gone_for_the_next(monkeypatch):
@@ -249,7 +259,7 @@ def test_a_state_that_kills_the_worker_is_gone_for_the_next(monkeypatch):
             with pytest.raises(ZeroDivisionError):
                 cache.restore(cache.find(PrefixQuery([*LONG, 1])), 1)
         with prompt_cache(fd) as cache:
-            assert len(cache) == 0
+            assert cache.count == 0
 
 
 chats = st.lists(st.lists(st.integers(0, 2), max_size=3), max_size=4).map(
@@ -339,4 +349,4 @@ def test_states_are_counted(entries):
         for chat, owner in entries:
             keep(cache, chat, owner)
         assert cache.used_bytes == sum(state.size for state in cache._states.values())
-        assert len(cache._free) + len(cache) == 1024
+        assert len(cache._free) + cache.count == 1024

@@ -1,6 +1,7 @@
 """Settings read the environment as Ollama reads it."""
 
 import math
+import sys
 
 import pytest
 
@@ -28,6 +29,38 @@ from ollama_async.core.settings import VARIABLES, Address, Settings, parse_addre
 )
 def test_every_form_of_host_is_understood(text, url):
     assert parse_address(text).url == url
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"),
+    [
+        ("0", 0),
+        ("1048576", 1 << 20),
+        ("2GiB", 2 << 30),
+        ("2gib", 2 << 30),
+        ("2g", 2 << 30),
+        ("1.5 GiB", 3 << 29),
+        ("500MB", 500_000_000),
+        ("64 KiB", 64 << 10),
+        ("9B", 9),
+        ("1T", 1 << 40),
+        ("99999999999T", sys.maxsize),
+        ("", None),
+    ],
+)
+def test_a_size_has_the_units_of_its_reader(text, size_bytes):
+    settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE_RAM": text})
+
+    assert settings.cache_ram_bytes == size_bytes
+    assert not settings.warnings
+
+
+@pytest.mark.parametrize("text", ["-1", "2X", "GiB", "1e9", "2 GiBs", "1.GiB", "nan"])
+def test_a_size_that_cannot_be_read_is_the_default_with_a_warning(text):
+    settings = Settings.from_environ({"OLLAMA_ASYNC_CACHE_RAM": text})
+
+    assert settings.cache_ram_bytes is None
+    assert len(settings.warnings) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Every message of protocol 7 and its frame in hexadecimal: header, blank, message.
+"""Every message of protocol 8 and its frame in hexadecimal: header, blank, message.
 
 These bytes are the protocol. A change here means another ``PROTOCOL``.
 """
@@ -79,6 +79,10 @@ TO_CHILD = [
         "0106000000 92a363616e07",
     ),
     (
+        m.LimitCache(7),
+        "0106000000 92a36c696d07",
+    ),
+    (
         m.Submit(7, Embedding(["a é", [1, 300]], "q", truncate=False, num_ctx=64, first=48)),
         "011c000000 94a37375620796a3656d6292a46120c3a99201cd012ca171c24030a0",
     ),
@@ -142,12 +146,12 @@ TO_PARENT = [
         "0111000000 92a17091920794a17601c4040000803f03",
     ),
     (
-        m.Done(7, "length", Usage(1, 2, 3, 4, 5, 6, 8, 7), [9], True),
-        "011b000000 97a4646f6e6507a66c656e6774689801020304050608079109c3a0",
+        m.Done(7, "length", Usage(1, 2, 3, 4, 5, 6, 8, 7, 1), [9], True),
+        "011c000000 97a4646f6e6507a66c656e677468990102030405060807019109c3a0",
     ),
     (
         m.Done(7, "stop", Usage(), stop_string="\n"),
-        "0119000000 97a4646f6e6507a473746f7098000000000000000090c2a10a",
+        "011a000000 97a4646f6e6507a473746f709900000000000000000090c2a10a",
     ),
     (
         m.Failed(7, "engine_failed", "x"),
@@ -155,6 +159,6 @@ TO_PARENT = [
     ),
     (
         m.Heartbeat(1, 0.25),
-        "010f000000 93a376697401cb3fd0000000000000",
+        "0111000000 95a376697401cb3fd00000000000000000",
     ),
 ]

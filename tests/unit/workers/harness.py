@@ -237,11 +237,13 @@ class PoolHarness:
         self.observer = settings.pop("observer", None) or RecordingObserver()
         limits = Limits(
             max_queue=settings.pop("max_queue", 5),
-            capacity={"cpu": 100},
+            capacity={"cpu": settings.pop("capacity", 100)},
             max_loaded=settings.pop("max_loaded", 3),
             keep_alive_s=settings.pop("keep_alive_s", math.inf),
         )
         self.slots = settings.pop("slots", 1)
+        self.sizes = {"huge": 1000, "small": 10}
+        self.size = settings.pop("size", 10)
         self.pool = Pool(
             limits, self.plan, self.observer, make_transport=self.make_worker, **settings
         )
@@ -249,7 +251,7 @@ class PoolHarness:
     def plan(self, target, options):
         if self.plan_fault:
             raise self.plan_fault
-        size = 1000 if target.key == "huge" else 10
+        size = self.sizes.get(target.key, self.size)
         return [plan(model=target.path, size=size, slots=self.slots, num_ctx=options.num_ctx)]
 
     def make_worker(self):

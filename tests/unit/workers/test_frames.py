@@ -52,7 +52,7 @@ def test_a_packed_inference_has_the_same_bytes():
 
 
 def test_the_golden_bytes_cover_every_message_and_this_protocol():
-    assert messages.PROTOCOL == 7
+    assert messages.PROTOCOL == 8
     for kind, cases in (
         (messages.ToChild, golden.TO_CHILD),
         (messages.ToParent, golden.TO_PARENT),

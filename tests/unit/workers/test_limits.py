@@ -255,7 +255,7 @@ def test_only_hello_then_loading_then_an_outcome_is_accepted(sequence):
 @pytest.mark.parametrize(
     ("hello", "text"),
     [
-        (messages.Hello(messages.PROTOCOL + 1, 42, 7), "uses protocol 8, this server 7"),
+        (messages.Hello(messages.PROTOCOL + 1, 42, 7), "uses protocol 9, this server 8"),
         (messages.Hello(messages.PROTOCOL, 43, 7), "generation 7, pid 43"),
         (messages.Hello(messages.PROTOCOL, 42, 6), "generation 6, pid 42"),
     ],
