@@ -80,6 +80,11 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("ollama_prompt_cache_entries", "These conversations, in tens"),
     _gauge("ollama_model_size_bytes", "Memory of the loaded model"),
     _gauge("ollama_model_vram_bytes", "Part of it on an accelerator"),
+    _gauge(
+        "ollama_model_kernels_info",
+        "Always 1; kernels is own or stock, for what the CPU computes",
+        ("model", "kernels"),
+    ),
     _counter("ollama_prompt_eval_total", "Prompt tokens, cached ones too"),
     _counter(
         "ollama_prompt_cached_tokens_total",
@@ -330,6 +335,8 @@ class Metrics:
         )
         rows["ollama_model_size_bytes"] = self._per_model((n, m.size) for n, m in loaded)
         rows["ollama_model_vram_bytes"] = self._per_model((n, m.size_vram) for n, m in loaded)
+        kernels = {(*self._label(n), m.kernels) for n, m in loaded if m.kernels}
+        rows["ollama_model_kernels_info"] = [(labels, 1) for labels in sorted(kernels)]
         return rows
 
     def _per_model(

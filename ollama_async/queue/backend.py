@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -126,8 +126,9 @@ class Handle(Protocol):
 
 
 class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A row of ``/api/ps``. ``expires_at`` is wall-clock seconds, constant until the next use of
-    the model; inf = never. ``stored_bytes``, ``stored_states``: in its prompt cache.
+    """A row of ``/api/ps``. ``kernels``: what computes on the CPU, "" for scripted models.
+    ``expires_at`` is wall-clock seconds, constant until the next use of the model; inf = never.
+    ``stored_bytes``, ``stored_states``: in its prompt cache.
     """
 
     target: Target
@@ -138,6 +139,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     running: int
     busy_slots: int
     cache_used: float
+    kernels: Literal["own", "stock", ""] = ""
     expires_at: float
     stored_bytes: int = 0
     stored_states: int = 0

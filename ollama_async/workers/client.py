@@ -135,6 +135,15 @@ class WorkerClient:
         return self._transport.pid
 
     @property
+    def blames_kernels(self) -> bool:
+        """Whether it died as faulty kernels of ours would let it: by a fault of native code, or in
+        an assertion while the model was loaded.
+        """
+        if self.facts is None:
+            return self._transport.has_faulted or self._has_aborted
+        return self._transport.has_faulted and self.facts.has_own_kernels
+
+    @property
     def is_stopping(self) -> bool:
         """Whether the owner stopped it, also once it is gone."""
         return self._state is _State.STOPPING

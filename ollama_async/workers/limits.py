@@ -224,6 +224,7 @@ def _bounded(ready: messages.Ready, limits: ResourceLimits) -> messages.Ready:
         ready,
         slots=min(ready.slots, limits.slots),
         num_ctx=min(ready.num_ctx, limits.num_ctx),
+        kernels=replace_unprintable(ready.kernels[:_MAX_WARNING_CHARACTERS]),
         warnings=[
             replace_unprintable(text[:_MAX_WARNING_CHARACTERS])
             for text in ready.warnings[:_MAX_WARNINGS]

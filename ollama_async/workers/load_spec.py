@@ -22,7 +22,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """``model``: a GGUF's path, or for the scripted engine a name in its file of scripts.
     ``num_ctx``: tokens per slot. ``threads``: 0 = every core that affinity and quota allow.
     ``gpu_layers``: -1 = all that fit. ``adapters``: paths of LoRA GGUFs.
-    ``projector``: path of a GGUF, or "".
+    ``projector``: path of a GGUF, or "". ``avoids_kernels``: our own are not used.
 
     ``embedding``: how it embeds or ranks, if it does. Then ``num_ctx`` is the longest input,
     ``slots`` are requests at a time, and ``batch_size`` is for batches of several inputs.
@@ -47,6 +47,7 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     cache_fd: int = -1
     cache_bytes: int = 0
     cache_key: str = ""
+    avoids_kernels: bool = False
 
     def to_argv(self) -> list[str]:
         """Options for ``python -P -m ollama_async.workers.child``, defaults omitted."""

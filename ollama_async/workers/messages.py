@@ -88,7 +88,8 @@ class Loading(msgspec.Struct, array_like=True, tag="load"):
 class Ready(msgspec.Struct, array_like=True, tag="rdy"):
     """The model is loaded. ``num_ctx``: tokens per slot. ``weights_bytes`` + ``cache_bytes`` +
     ``compute_bytes`` is the model's size, ``device_bytes`` the part of it on an accelerator.
-    ``warnings`` are for the server's log.
+    ``kernels``: what computes, as in the engine's facts; begins with "own" or "stock", if it is not
+    empty. ``warnings`` are for the server's log.
     """
 
     slots: int
@@ -98,6 +99,11 @@ class Ready(msgspec.Struct, array_like=True, tag="rdy"):
     compute_bytes: int
     device_bytes: int
     warnings: list[str] = []
+    kernels: str = ""
+
+    @property
+    def has_own_kernels(self) -> bool:
+        return self.kernels.startswith("own")
 
 
 class Refused(msgspec.Struct, array_like=True, tag="no"):

@@ -99,6 +99,8 @@ class Pool:
         self._ids = itertools.count(1)
         self._requests: dict[int, SubmittedRequest] = {}
         self._clients: dict[int, WorkerClient] = {}
+        self._without_kernels: set[str] = set()
+        """Keys of models whose worker died as our own kernels may have let it."""
         self._snapshots = Snapshots()
         self._cache_memory = CacheMemory(cache_bytes)
         self._host_bytes = limits.capacity.get(CPU, 0)
@@ -287,6 +289,7 @@ class Pool:
         self._clients.pop(worker.instance_id, None)
         self._observe(self._observer.worker_died, worker.target.name)
         self._observe(self._observer.unloaded, worker.target.name, "crashed")
+        self._remember_fault(worker)
         running = list(worker.requests.values())
         restartable = frozenset(request.id for request in running if request.try_restart())
         for request in running:
@@ -306,6 +309,9 @@ class Pool:
     async def _load(self, client: WorkerClient, plan: LoadPlan) -> None:
         """Start the worker and report the outcome. If it is stopped meanwhile, the stop reports."""
         name = client.target.name
+        if client.target.key in self._without_kernels:
+            spec = msgspec.structs.replace(plan.spec, avoids_kernels=True)
+            plan = msgspec.structs.replace(plan, spec=spec)
         log.info("%s: loading, %d slots of %d tokens", name, plan.slots, plan.num_ctx)
         began_ns = perf_counter_ns()
         event: events.WorkerReady | events.WorkerLoadFailed
@@ -319,7 +325,10 @@ class Pool:
             event = events.WorkerLoadFailed(
                 client.instance_id, error.code, error.message, client.is_gone
             )
+            self._remember_fault(client)
         else:
+            if ready.kernels:
+                log.info("%s: kernels: %s", name, ready.kernels)
             event = events.WorkerReady(client.instance_id, ready.slots, ready.num_ctx)
         took_s = (perf_counter_ns() - began_ns) / 1e9
         has_failed = isinstance(event, events.WorkerLoadFailed)
@@ -336,6 +345,12 @@ class Pool:
         self._share_cache_memory()
         if isinstance(event, events.WorkerLoadFailed) and not event.is_gone:
             await self._wait_lingering(client)
+
+    def _remember_fault(self, worker: WorkerClient) -> None:
+        """Later loads of the model do without our own kernels if they may be to blame."""
+        if worker.blames_kernels and worker.target.key not in self._without_kernels:
+            log.warning("%s: from now on with stock kernels", worker.target.name)
+            self._without_kernels.add(worker.target.key)
 
     async def _stop(self, client: WorkerClient, reason: str) -> None:
         try:

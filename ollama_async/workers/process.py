@@ -32,6 +32,7 @@ from ollama_async.workers.transport import REAP_DEADLINE_S, TransportListener
 
 CHILD_MODULE = "ollama_async.workers.child"
 
+_FAULTS = {signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE}
 _READ_BYTES = 2 * TAIL_BYTES
 _LAST_READS = 5
 """A pipe's default size. A grandchild may have enlarged it and still be writing."""
@@ -60,6 +61,10 @@ class WorkerProcess:
         self._is_detached = False
         self._closed = asyncio.Event()
         self._pause: asyncio.TimerHandle | None = None
+
+    @property
+    def has_faulted(self) -> bool:
+        return bool(self.pid) and -(self._popen.returncode or 0) in _FAULTS
 
     def start(self, plan: LoadPlan, *, generation: int, listener: TransportListener) -> None:
         """See :class:`~.transport.Transport`.

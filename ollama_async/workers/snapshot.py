@@ -59,6 +59,7 @@ def _loaded_model(instance: ModelInstance, client: WorkerClient, expires_at: flo
         size_vram=facts.device_bytes,
         num_ctx=facts.num_ctx,
         slots=instance.slots,
+        kernels=("own" if facts.has_own_kernels else "stock") if facts.kernels else "",
         running=len(instance.requests),
         busy_slots=heartbeat.busy_slots,
         cache_used=heartbeat.cache_used,

@@ -44,6 +44,10 @@ class Transport(Protocol):
     def pid(self) -> int:
         """The worker's pid, as its ``Hello`` must give it; 0 before :meth:`start`."""
 
+    @property
+    def has_faulted(self) -> bool:
+        """Whether it ended by a fault of native code, such as an illegal instruction."""
+
     def start(self, plan: LoadPlan, *, generation: int, listener: TransportListener) -> None:
         """Start the worker and begin to listen.
 

@@ -137,6 +137,7 @@ async def test_gauges_show_the_backends_snapshot(backend, scrape):
     assert found["ollama_models_loaded", ()] == 2
     assert found["ollama_busy_slots", (("model", "a:latest"),)] == 2
     assert found["ollama_kv_cache_usage_ratio", (("model", "b:latest"),)] == 0.25
+    assert found["ollama_model_kernels_info", (("kernels", "own"), ("model", "a:latest"))] == 1
     assert found["ollama_build_info", (("ollama_version", "0"), ("version", "0"))] == 1
     assert found["process_resident_memory_bytes", ()] > 0
     assert found["process_open_fds", ()] > 0
@@ -238,6 +239,7 @@ def loaded(name: str, running: int = 0) -> LoadedModel:
         running=running,
         busy_slots=running,
         cache_used=0.25,
+        kernels="own",
         expires_at=0.0,
     )
 

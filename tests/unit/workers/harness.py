@@ -32,6 +32,7 @@ class FakeWorker:
 
     def __init__(self):
         self.pid = 0
+        self.has_faulted = False
         self.sent = []
         self.submitted = {}  # by id, until it has ended
         self.cancelled = []
@@ -129,8 +130,9 @@ class FakeWorker:
         del self.submitted[request_id]
         self.deliver(Done(request_id, reason, Usage(prompt=1, answer=len(texts)), [7]))
 
-    def die(self, reason="killed by signal 9", *, has_aborted=False):
+    def die(self, reason="killed by signal 9", *, has_aborted=False, has_faulted=False):
         """Also what a process that survived SIGKILL does at last."""
+        self.has_faulted = has_faulted
         if not self.is_gone:
             self.gone.set()
             self.listener.exited(reason, has_aborted=has_aborted)

@@ -68,14 +68,16 @@ def _load_llama_cpp(
     """The library is checked in another process first: a bad one would crash this one."""
     from ollama_async.native import check  # noqa: PLC0415
 
-    verdict = check.check_library(settings.cache_dir)
+    verdict = check.check_library(settings.cache_dir, kernels=settings.kernels)
     if verdict.kind == "unusable":
         raise LoadFailed(verdict.reason)
     try:
         load = import_load()
+        from ollama_async.workers.child.engines import llama_kernels  # noqa: PLC0415
     except (ImportError, OSError, RuntimeError) as reason:
         raise LoadFailed(f"the engine library cannot be loaded: {reason}") from reason
-    engine: E = load(spec, progress, safe=verdict.kind == "safe")
+    choice = llama_kernels.choose_kernels(spec, verdict)
+    engine: E = load(spec, progress, safe=verdict.kind == "safe", kernels=choice)
     if verdict.reason:
         warnings = (*engine.facts.warnings, verdict.reason)
         engine.facts = msgspec.structs.replace(engine.facts, warnings=warnings)

@@ -35,7 +35,8 @@ class EmbeddingFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     ``slots``: how many requests it should have at a time. ``num_ctx``: tokens of the longest input,
     special ones included. ``batch_tokens`` and ``batch_inputs``: how many a batch of several inputs
-    may have; a longer input is a batch of its own.
+    may have; a longer input is a batch of its own. ``kernels``: as in
+    :class:`~.engine.EngineFacts`.
     """
 
     slots: int
@@ -49,6 +50,7 @@ class EmbeddingFacts(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes: int = 0
     compute_bytes: int = 0
     device_bytes: int = 0
+    kernels: str = ""
     warnings: tuple[str, ...] = ()
 
 

@@ -37,6 +37,12 @@ from ollama_async.workers.child.engines.llama_batch import (
     SlotPositions,
     SpanBatch,
 )
+from ollama_async.workers.child.engines.llama_kernels import (
+    STOCK,
+    KernelChoice,
+    KernelUse,
+    try_kernels,
+)
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
@@ -125,13 +131,16 @@ _COPY_LIMIT_BYTES = 256 * 1024 * 1024
 """Above this, copying through the saved state is not worth its memory."""
 
 
-def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
+def load(
+    spec: LoadSpec, progress: Progress, *, safe: bool = False, kernels: KernelChoice = STOCK
+) -> LlamaCpp:
     """Load ``spec.model``. ``safe``: avoid kernels that crash on this machine, for slower ones.
+    ``kernels``: our own, or why they are not used.
 
     :raises LoadFailed: why the model cannot be run here.
     """
     log = LogCapture()
-    model = open_model(spec, progress, log, safe=safe)
+    model = open_model(spec, progress, log, safe=safe, kernels=kernels)
     try:
         adapters = open_adapters(spec, model, log)
         projector = _open_projector(spec, model, progress, log)
@@ -140,7 +149,7 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaCpp:
         lib.llama_model_free(model)
         raise
     apply_adapters(context, adapters)
-    return LlamaCpp(spec, model, context, log, projector)
+    return LlamaCpp(spec, model, context, log, try_kernels(kernels, context), projector)
 
 
 def _open_projector(
@@ -167,6 +176,7 @@ class LlamaCpp:
         model: Any,
         context: Any,
         log: LogCapture,
+        kernels: KernelUse,
         projector: LlamaProjector | None = None,
     ) -> None:
         self.projector = projector
@@ -194,6 +204,8 @@ class LlamaCpp:
             sequences=spec.slots,
             num_ctx=spec.num_ctx,
             cells=spec.slots * spec.num_ctx,
+            is_invariant=kernels.is_invariant and not log.device_bytes(),
+            kernels=kernels.text,
             vocab_size=self._tokenizer.size,
             weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA") + projector_bytes,
             cache_bytes=log.bytes_of("KV", "RS"),

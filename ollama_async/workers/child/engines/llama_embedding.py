@@ -24,6 +24,12 @@ from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.embedding import EmbeddingFacts, PairFormat, Result
 from ollama_async.workers.child.engines.engine import EngineError, Progress, Row
 from ollama_async.workers.child.engines.llama_batch import FAILURES, LlamaBatch
+from ollama_async.workers.child.engines.llama_kernels import (
+    STOCK,
+    KernelChoice,
+    KernelUse,
+    try_kernels,
+)
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
@@ -56,13 +62,16 @@ _SOFTMAXED = {b"qwen3", b"qwen3vl"}
 _TINY = 1e-37  # about the least normal float32
 
 
-def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbedding:
+def load(
+    spec: LoadSpec, progress: Progress, *, safe: bool = False, kernels: KernelChoice = STOCK
+) -> LlamaEmbedding:
     """Load ``spec.model``. ``safe``: avoid kernels that crash on this machine, for slower ones.
+    ``kernels``: our own, or why they are not used.
 
     :raises LoadFailed: why the model cannot be run here.
     """
     log = LogCapture()
-    model = open_model(spec, progress, log, safe=safe)
+    model = open_model(spec, progress, log, safe=safe, kernels=kernels)
     try:
         adapters = open_adapters(spec, model, log)
         context = _open_context(spec, model, log)
@@ -75,7 +84,8 @@ def load(spec: LoadSpec, progress: Progress, *, safe: bool = False) -> LlamaEmbe
         lib.llama_model_free(model)
         raise
     apply_adapters(context, adapters)
-    return LlamaEmbedding(spec, model, context, log)
+    use = try_kernels(kernels, context, _evaluation_of(context))
+    return LlamaEmbedding(spec, model, context, log, use)
 
 
 def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
@@ -114,15 +124,24 @@ def _metadata(model: Any, key: bytes) -> bytes:
     return buffer.value if size > 0 else b""
 
 
+def _evaluation_of(context: Any) -> Callable[[Any, Any], int]:
+    """The library's function that evaluates a batch."""
+    has_memory = bool(lib.llama_get_memory(context))
+    evaluate: Callable[[Any, Any], int] = lib.llama_decode if has_memory else lib.llama_encode
+    return evaluate
+
+
 class LlamaEmbedding:
     """See :class:`~.embedding.EmbeddingEngine`. Owns model and context."""
 
-    def __init__(self, spec: LoadSpec, model: Any, context: Any, log: LogCapture) -> None:
+    def __init__(
+        self, spec: LoadSpec, model: Any, context: Any, log: LogCapture, kernels: KernelUse
+    ) -> None:
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
         self._threads = ThreadCount(threads_of(spec))
-        self._evaluate = lib.llama_decode if self._memory else lib.llama_encode
+        self._evaluate = _evaluation_of(context)
         tokenizer = LlamaTokenizer(model)
         self.tokenize = tokenizer.tokenize
         self.piece_with_control = tokenizer.piece_with_control
@@ -138,6 +157,7 @@ class LlamaEmbedding:
             vocab_size=tokenizer.size,
             batch_tokens=min(max(spec.batch_size, _LEAST_BATCH), capacity),
             batch_inputs=sequences,
+            kernels=kernels.text,
             result=result,
             pair_format=_pair_format(model),
             weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA"),

@@ -25,6 +25,7 @@ from ollama_async.workers.child.engines.engine import (
     EngineError,
     Progress,
 )
+from ollama_async.workers.child.engines.llama_kernels import KernelChoice
 from ollama_async.workers.child.engines.text_cutter import TextCutter
 from ollama_async.workers.child.engines.unknown_cutter import UnknownCutter
 from ollama_async.workers.load_spec import LoadSpec
@@ -125,7 +126,9 @@ FLASH_ATTENTION = {
 }
 
 
-def open_model(spec: LoadSpec, progress: Progress, log: LogCapture, *, safe: bool) -> Any:
+def open_model(
+    spec: LoadSpec, progress: Progress, log: LogCapture, *, safe: bool, kernels: KernelChoice
+) -> Any:
     """Read the weights. ``safe``: do not repack them, see ``use_extra_bufts``.
 
     :raises LoadFailed: with the library's reason.
@@ -134,6 +137,8 @@ def open_model(spec: LoadSpec, progress: Progress, log: LogCapture, *, safe: boo
     params.load_mode = lib.LLAMA_LOAD_MODE_MMAP if spec.use_mmap else lib.LLAMA_LOAD_MODE_NONE
     params.n_gpu_layers = spec.gpu_layers
     params.use_extra_bufts = not safe
+    if kernels.kernels:
+        kernels.kernels.configure_packing(threads_of(spec), is_mapped=spec.use_mmap)
 
     def report(fraction: float, _data: object) -> bool:
         progress(fraction)
