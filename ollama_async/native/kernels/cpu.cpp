@@ -3,9 +3,21 @@
 #include <array>
 #include <cstring>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace own {
 
 namespace {
+
+#if defined(__x86_64__)
+// GCC 10 does not know its name.
+bool has_avx_vnni() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+#endif
 
 bool has(Isa isa) {
 #if defined(__x86_64__)
@@ -21,7 +33,7 @@ bool has(Isa isa) {
         case Isa::avx2:
             return avx2;
         case Isa::avx2_vnni:
-            return false;  // not written yet
+            return avx2 && has_avx_vnni();
         case Isa::avx512_vnni:
             return avx512;
         case Isa::amx:

@@ -16,8 +16,10 @@ const ProductKernels * kernels() {
         case Isa::avx512_vnni:
         case Isa::amx:
             return &product_kernels_avx512_vnni();
-        case Isa::avx2:
         case Isa::avx2_vnni:
+            return &product_kernels_avx2_vnni();
+        case Isa::avx2:
+            return &product_kernels_avx2();
         case Isa::none:
             return nullptr;
     }

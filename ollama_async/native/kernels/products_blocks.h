@@ -16,7 +16,6 @@
 #include "products_kernels.h"
 
 #define OWN_UNROLL _Pragma("GCC unroll 16")
-#define OWN_INLINE inline __attribute__((always_inline))
 
 namespace own {
 namespace {
@@ -73,16 +72,14 @@ OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], co
     Floats scaled[MR][NR];
     OWN_UNROLL
     for (int part = 0; part < parts; part++) {
-        Ints dots[MR][NR];
+        Dots<Format::bits, Format::offset_bits, steps> dots[MR][NR];
         OWN_UNROLL
         for (int n = 0; n < NR; n++) {
             const QuantizedActivations::Sum & sum =
                 Format::halves ? rows[n].half_sums[2 * b + part] : rows[n].sums[b];
-            const Ints start =
-                Format::minima ? all_words(0) : shift_left<Format::offset_bits>(broadcast(&sum));
             OWN_UNROLL
             for (int m = 0; m < MR; m++) {
-                dots[m][n] = start;
+                dots[m][n].begin(&sum.negative);
             }
         }
         OWN_UNROLL
@@ -98,7 +95,7 @@ OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], co
                 const Ints four = broadcast(rows[n].values + b * block_values + k * 4);
                 OWN_UNROLL
                 for (int m = 0; m < MR; m++) {
-                    dots[m][n] = dot(dots[m][n], bytes[m], four);
+                    dots[m][n].add(step, bytes[m], four);
                 }
             }
         }
@@ -107,7 +104,7 @@ OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], co
             const Floats scale = load_floats(scales[m]->scales + (b * parts + part) * row_floats);
             OWN_UNROLL
             for (int n = 0; n < NR; n++) {
-                const Floats product = to_floats(dots[m][n]);
+                const Floats product = to_floats(dots[m][n].total());
                 scaled[m][n] = part ? multiply_add(product, scale, scaled[m][n]) : multiply(product, scale);
             }
         }
@@ -228,10 +225,10 @@ void unpack(const uint8_t * weights, int blocks, UnpackedSuper & target) {
     }
 }
 
-// Some super-blocks of up to two groups.
-enum : int { stage_supers = 2, stage_groups = 2 };
+// Some super-blocks of the groups that are computed at a time.
+enum : int { stage_supers = 2 };
 struct Stage {
-    UnpackedSuper supers[stage_supers][stage_groups];
+    UnpackedSuper supers[stage_supers][groups_at_a_time];
     int64_t blocks;  // of all its super-blocks
 };
 
@@ -262,24 +259,20 @@ void multiply_stage(const Stage & stage, const uint8_t * activations, size_t sup
     store_sums(sums, outputs, stride);
 }
 
-enum : int { panel_rows = 6 };
-
-// Call f(integral constant `count`), 1 to panel_rows.
+// Call f(integral constant `count`), which is 1 to `most`.
 template <int value>
 struct Constant {
     static constexpr int count = value;
 };
 
-template <class Function>
+template <int most, class Function>
 OWN_INLINE void with_constant(int count, const Function & f) {
-    switch (count) {
-        case 1: return f(Constant<1>());
-        case 2: return f(Constant<2>());
-        case 3: return f(Constant<3>());
-        case 4: return f(Constant<4>());
-        case 5: return f(Constant<5>());
-        default: return f(Constant<panel_rows>());
+    if constexpr (most > 1) {
+        if (count < most) {
+            return with_constant<most - 1>(count, f);
+        }
     }
+    f(Constant<most>());
 }
 
 // Call f(first row, rows) for panels of at most `most` rows whose sizes differ by one at most.
@@ -313,7 +306,7 @@ void multiply_unpacked(const ProductTile & tile, int group) {
         }
         for_panels(tile.rows, panel_rows, [&](int first, int rows) {
             const uint8_t * of_panel = activations + first * sizeof(QuantizedActivations);
-            with_constant(rows, [&](auto nr) {
+            with_constant<panel_rows>(rows, [&](auto nr) {
                 multiply_stage<Format, MR, decltype(nr)::count>(stage, of_panel, tile.super_stride,
                                                                 outputs + first * stride, stride, begin);
             });
@@ -328,17 +321,18 @@ void multiply_groups(const ProductTile & tile, int group) {
     if (tile.rows > panel_rows) {
         multiply_unpacked<Format, MR>(tile, group);
     } else {
-        with_constant(tile.rows,
-                      [&](auto nr) { multiply_packed<Format, MR, decltype(nr)::count>(tile, group); });
+        with_constant<panel_rows>(
+            tile.rows, [&](auto nr) { multiply_packed<Format, MR, decltype(nr)::count>(tile, group); });
     }
 }
 
 template <class Format>
 void multiply(const ProductTile & tile) {
-    const int at_a_time = tile.rows == 1 ? 1 : 2;
     int group = 0;
-    for (; at_a_time == 2 && group + 2 <= tile.groups; group += 2) {
-        multiply_groups<Format, 2>(tile, group);
+    if constexpr (groups_at_a_time == 2) {
+        for (; tile.rows > 1 && group + 2 <= tile.groups; group += 2) {
+            multiply_groups<Format, 2>(tile, group);
+        }
     }
     for (; group < tile.groups; group++) {
         multiply_groups<Format, 1>(tile, group);
@@ -391,8 +385,8 @@ void multiply_float_rows(const ProductTile & tile, int group, int first) {
 
 template <class Format, int MR>
 void multiply_float_groups(const ProductTile & tile, int group) {
-    for_panels(tile.rows, panel_rows, [&](int first, int rows) {
-        with_constant(rows, [&](auto nr) {
+    for_panels(tile.rows, float_rows, [&](int first, int rows) {
+        with_constant<float_rows>(rows, [&](auto nr) {
             multiply_float_rows<Format, MR, decltype(nr)::count>(tile, group, first);
         });
     });
@@ -401,8 +395,10 @@ void multiply_float_groups(const ProductTile & tile, int group) {
 template <class Format>
 void multiply_floats(const ProductTile & tile) {
     int group = 0;
-    for (; group + 2 <= tile.groups; group += 2) {
-        multiply_float_groups<Format, 2>(tile, group);
+    if constexpr (groups_at_a_time == 2) {
+        for (; group + 2 <= tile.groups; group += 2) {
+            multiply_float_groups<Format, 2>(tile, group);
+        }
     }
     for (; group < tile.groups; group++) {
         multiply_float_groups<Format, 1>(tile, group);

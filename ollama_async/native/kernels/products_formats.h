@@ -5,6 +5,7 @@
 //   Block::values(k)          values 4k to 4k + 3 of the 16 rows as unsigned bytes
 //   decode_scales()           per block (`halves`: per half of a block) and row a scale and,
 //                             with `minima`, a minimum
+//   bits                      of the bytes: they are less than 2^bits
 //   offset_bits               without minima: weight = scale * (byte - 2^offset_bits)
 //                             with minima:    weight = scale * byte - minimum
 // A format of floats has values(super, k): value k of the 16 rows.
@@ -26,7 +27,7 @@ inline Ints low_nibbles(Ints v) { return bit_and(v, all_bytes(0x0F)); }
 
 struct Q8_0 {
     static constexpr bool halves = false, minima = false;
-    static constexpr int offset_bits = 7, block_bytes = 544;
+    static constexpr int bits = 8, offset_bits = 7, block_bytes = 544;
     static int bytes(int blocks) { return (blocks * block_bytes + 63) / 64 * 64; }
 
     struct Block {
@@ -46,7 +47,7 @@ struct Q8_0 {
 template <bool with_plane, bool with_minima, int offset>
 struct Nibbles {
     static constexpr bool halves = false, minima = with_minima;
-    static constexpr int offset_bits = offset;
+    static constexpr int bits = with_plane ? 5 : 4, offset_bits = offset;
     static constexpr int block_bytes = 4 * vector + (with_plane ? vector : 0) + (minima ? 64 : 32);
     static constexpr int plane_bytes = with_plane ? 8 * vector : 0;
 
@@ -66,7 +67,7 @@ struct Nibbles {
             const Ints pairs = load_ints(at + k % 4 * vector);
             const Ints nibbles = k < 4 ? pairs : shift_right<4>(pairs);
             if constexpr (with_plane) {
-                const Ints fifth = rotate_right(load_ints(plane + k * vector), to_fifth);
+                const Ints fifth = shift_either(load_ints(plane + k * vector), to_fifth);
                 return masked_or(nibbles, all_bytes(0x0F), bit_and(fifth, all_bytes(0x10)));
             }
             return low_nibbles(nibbles);
@@ -93,7 +94,7 @@ using Q5_1 = Nibbles<true, true, 0>;
 template <class Table, bool with_exponents>
 struct Indices {
     static constexpr bool halves = false, minima = false;
-    static constexpr int offset_bits = Table::offset_bits;
+    static constexpr int bits = Table::bits, offset_bits = Table::offset_bits;
     static constexpr int block_bytes = 4 * vector + (with_exponents ? 16 : 32);
 
     static int bytes(int blocks) { return (blocks * block_bytes + 63) / 64 * 64; }
@@ -120,13 +121,13 @@ struct Indices {
 };
 
 struct NonLinearTable {  // IQ4_NL's and IQ4_XS's values, plus 128
-    static constexpr int offset_bits = 7;
+    static constexpr int bits = 8, offset_bits = 7;
     static constexpr uint8_t entries[16] = {1,   24,  45,  63,  79,  93,  106, 118,
                                             129, 141, 153, 166, 181, 197, 217, 241};
 };
 
 struct Fp4Table {  // the doubled values of E2M1, plus 16
-    static constexpr int offset_bits = 4;
+    static constexpr int bits = 5, offset_bits = 4;
     static constexpr uint8_t entries[16] = {16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4};
 };
 
@@ -172,7 +173,7 @@ inline void decode_k_scales(const uint8_t * super, float * scales, float * minim
 
 struct Q4_K {
     static constexpr bool halves = false, minima = true;
-    static constexpr int offset_bits = 0, block_bytes = 288;
+    static constexpr int bits = 4, offset_bits = 0, block_bytes = 288;
     static int bytes(int) { return 36 * vector; }
 
     struct Block {
@@ -190,7 +191,7 @@ struct Q4_K {
 
 struct Q5_K {
     static constexpr bool halves = false, minima = true;
-    static constexpr int offset_bits = 0, block_bytes = 352;
+    static constexpr int bits = 5, offset_bits = 0, block_bytes = 352;
     static int bytes(int) { return 44 * vector; }
 
     struct Block {
@@ -202,7 +203,7 @@ struct Q5_K {
               shift(all_words(b % 2 * 4)), to_fifth(all_words(b - 4)) {}
 
         Ints values(int k) const {
-            const Ints fifth = rotate_right(load_ints(plane + k * vector), to_fifth);
+            const Ints fifth = shift_either(load_ints(plane + k * vector), to_fifth);
             return masked_or(shift_right(load_ints(at + k * vector), shift), all_bytes(0x0F),
                              bit_and(fifth, all_bytes(0x10)));
         }
@@ -215,7 +216,7 @@ struct Q5_K {
 
 struct Q6_K {
     static constexpr bool halves = true, minima = false;
-    static constexpr int offset_bits = 5, block_bytes = 424;
+    static constexpr int bits = 6, offset_bits = 5, block_bytes = 424;
     static int bytes(int) { return 53 * vector; }
 
     struct Block {
@@ -227,7 +228,7 @@ struct Q6_K {
               shift(all_words(b % 4 / 2 * 4)), to_upper(all_words(b % 4 * 2 - 4)) {}
 
         Ints values(int k) const {
-            const Ints bits = rotate_right(load_ints(upper + k * vector), to_upper);
+            const Ints bits = shift_either(load_ints(upper + k * vector), to_upper);
             return masked_or(shift_right(load_ints(at + k * vector), shift), all_bytes(0x0F),
                              bit_and(bits, all_bytes(0x30)));
         }
@@ -244,7 +245,7 @@ struct Q6_K {
 
 struct Q3_K {
     static constexpr bool halves = true, minima = false;
-    static constexpr int offset_bits = 2, block_bytes = 224;
+    static constexpr int bits = 3, offset_bits = 2, block_bytes = 224;
     static int bytes(int) { return 28 * vector; }
 
     struct Block {
@@ -256,7 +257,7 @@ struct Q3_K {
               to_third(all_words(b - 2)) {}
 
         Ints values(int k) const {
-            const Ints third = rotate_right(load_ints(plane + k * vector), to_third);
+            const Ints third = shift_either(load_ints(plane + k * vector), to_third);
             return masked_or(shift_right(load_ints(at + k * vector), shift), all_bytes(0x03),
                              bit_and(third, all_bytes(0x04)));
         }
@@ -270,7 +271,7 @@ struct Q3_K {
         for (int half = 0; half < 2 * super_blocks; half++) {
             const int word = half / 4;
             const Ints nibbles = shift_right(low[word % 2], all_words(word / 2 * 4));
-            const Ints upper = bit_and(rotate_right(high, all_words(word * 2 - 4)), all_bytes(0x30));
+            const Ints upper = bit_and(shift_either(high, all_words(word * 2 - 4)), all_bytes(0x30));
             const Ints six = masked_or(nibbles, all_bytes(0x0F), upper);
             const Ints value = bit_and(shift_right(six, all_words(half % 4 * 8)), all_words(0xFF));
             store_floats(scales + half * row_floats,
@@ -281,7 +282,7 @@ struct Q3_K {
 
 struct Q2_K {
     static constexpr bool halves = true, minima = true;
-    static constexpr int offset_bits = 0, block_bytes = 168;
+    static constexpr int bits = 2, offset_bits = 0, block_bytes = 168;
     static int bytes(int) { return 21 * vector; }
 
     struct Block {
@@ -309,7 +310,8 @@ struct Q2_K {
 
 struct IQ4_XS {
     static constexpr bool halves = false, minima = false;
-    static constexpr int offset_bits = NonLinearTable::offset_bits, block_bytes = 272;
+    static constexpr int bits = NonLinearTable::bits, offset_bits = NonLinearTable::offset_bits;
+    static constexpr int block_bytes = 272;
     static int bytes(int) { return 34 * vector; }
 
     struct Block : IQ4_NL::Block {

@@ -54,6 +54,8 @@ struct ProductKernels {
     Activations activations[GGML_TYPE_COUNT];
 };
 
+const ProductKernels & product_kernels_avx2();
+const ProductKernels & product_kernels_avx2_vnni();
 const ProductKernels & product_kernels_avx512_vnni();
 
 }  // namespace own

@@ -6,8 +6,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#define OWN_INLINE inline __attribute__((always_inline))
+
 namespace own {
 namespace {
+
+enum : int { groups_at_a_time = 2, panel_rows = 6, float_rows = 6 };
 
 using Ints = __m512i;    // also: 64 bytes
 using Floats = __m512;
@@ -31,7 +35,9 @@ template <int bits> Ints shift_left(Ints v) { return _mm512_slli_epi32(v, bits);
 template <int bits> Ints shift_right(Ints v) { return _mm512_srli_epi32(v, bits); }
 inline Ints shift_right(Ints v, Ints bits) { return _mm512_srlv_epi32(v, bits); }
 inline Ints sign_extend(Ints v, Ints left) { return _mm512_srai_epi32(_mm512_sllv_epi32(v, left), 24); }
-inline Ints rotate_right(Ints v, Ints bits) { return _mm512_rorv_epi32(v, bits); }
+
+// To the left where `bits` is negative. What is shifted out may come in at the other end.
+inline Ints shift_either(Ints v, Ints bits) { return _mm512_rorv_epi32(v, bits); }
 
 // (a & mask) | b
 inline Ints masked_or(Ints a, Ints mask, Ints b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xEA); }
@@ -42,10 +48,21 @@ inline Ints load_table(const uint8_t * entries) {
 }
 inline Ints look_up(Ints table, Ints indices) { return _mm512_shuffle_epi8(table, indices); }
 
-// Each lane of `sum` plus the products of its 4 unsigned with its 4 signed bytes; exact.
-inline Ints dot(Ints sum, Ints bytes, Ints signed_bytes) {
-    return _mm512_dpbusd_epi32(sum, bytes, signed_bytes);
-}
+// Exact sums of products of weights with activations, lane by lane: in each of so many steps, of 4
+// bytes below 2^bits, minus 2^offset_bits (0: minus nothing), with 4 signed bytes.
+template <int bits, int offset_bits, int steps>
+class Dots {
+  public:
+    // `negative_sum`: minus the sum of all the signed bytes that will be added.
+    void begin(const int32_t * negative_sum) {
+        sums_ = offset_bits ? shift_left<offset_bits>(broadcast(negative_sum)) : all_words(0);
+    }
+    void add(int, Ints bytes, Ints four) { sums_ = _mm512_dpbusd_epi32(sums_, bytes, four); }
+    Ints total() const { return sums_; }
+
+  private:
+    Ints sums_;
+};
 
 inline Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
 inline Floats zero_floats() { return _mm512_setzero_ps(); }
