@@ -1,9 +1,9 @@
 """Host memory of prompt caches: made for workers, shared out, and kept for the next of their kind.
 
-A worker fills its memory with the states of conversations (:mod:`.child.prompt_cache`). When it has
-ended, the memory is kept for the next worker of the same model, whose conversations then go on
-where they were. The parent only makes the memory: it maps and reads none, because a hostile model
-may have written it.
+A worker fills its memory with the states of conversations (:mod:`.child.host_prompt_cache`). When
+it has ended, the memory is kept for the next worker of the same model, whose conversations then go
+on where they were. The parent only makes the memory: it maps and reads none, because a hostile
+model may have written it.
 
 Models come first: prompt caches share what the models of this machine leave free, and give way when
 that becomes less. Of the memory kept without a worker, the oldest goes first.

@@ -11,8 +11,8 @@ that should wait for a prompt with the same prefix holds nobody up.
 
 **When the cells run out** in the middle of answers, the youngest request loses its cells. It keeps
 all else, its sampler, parser and constraint, and comes back before any other is admitted: what is
-not on the shelf is computed again, with the answer so far as part of the prompt. Its client sees a
-pause. If the engine is not invariant, the text may be another from there on.
+not in the prompt cache is computed again, with the answer so far as part of the prompt. Its client
+sees a pause. If the engine is not invariant, the text may be another from there on.
 
 ``num_predict`` 0 evaluates nothing: the request ends at once with ``length``.
 
@@ -34,11 +34,11 @@ from ollama_async.core.errors import EngineFailed
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engines.engine import MAX_STREAMS, Engine, EngineError, Row
+from ollama_async.workers.child.host_prompt_cache import HostPromptCache
 from ollama_async.workers.child.kv_pool import KVPool, Slot
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder, MediaSpan
 from ollama_async.workers.child.prefix_query import PrefixQuery
-from ollama_async.workers.child.prompt_cache import PromptCache
 from ollama_async.workers.child.sequence import RunningSequence
 from ollama_async.workers.child.step_loop import HEARTBEAT_PERIOD_S, StepLoop
 from ollama_async.workers.messages import (
@@ -79,7 +79,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         encoder: MediaEncoder | None = None,
         repetition_limit: int = 0,
         lookup: PromptLookup | None = None,
-        prompt_cache: PromptCache | None = None,
+        prompt_cache: HostPromptCache | None = None,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         super().__init__(mailbox, send, clock_ns)

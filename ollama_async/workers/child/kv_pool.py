@@ -8,16 +8,17 @@ of them is looked up in a prefix tree. The next request takes
    slot holds: a conversation goes on;
 2. otherwise an empty slot, or the parked one that was not used for longest. The longest common
    prefix that any slot has, running ones included, is copied into it, if that saves
-   :data:`COPY_MIN_TOKENS`; or a longer one is restored from the shelf.
+   :data:`COPY_MIN_TOKENS`; or a longer one is restored from the prompt
+   cache.
 
 **Cells.** In a pool (:attr:`EngineFacts.is_pooled`) a copy shares the cells of its source, and
 slots compete for cells. A request reserves cells for its prompt, less what it shares with running
 slots, and for :data:`RESERVED_ANSWER` tokens of its answer; one that is longer has the next
 :data:`RESERVED_AHEAD` reserved all the time. The request waits until its cells fit beside what
 running slots hold and have reserved. Parked slots do not count, since they give way, least recently
-used first, and go to the shelf. Long answers may use up what was reserved for none of them. Then
-the engine loop takes all cells from the youngest running request (:meth:`KVPool.preempt`), which
-later goes on.
+used first, and are saved in the prompt cache. Long answers may use up what was reserved for none of
+them. Then the engine loop takes all cells from the youngest running request
+(:meth:`KVPool.preempt`), which later goes on.
 
 With separate caches each slot has as many cells as it can use, so the same rules admit every
 request that finds a slot. There a copy moves 20 to 500 KB per token, which is still two orders of
@@ -40,7 +41,7 @@ from ollama_async.workers.child.cell_ledger import CellLedger
 from ollama_async.workers.child.engines.engine import Engine, EngineError, Row, SavedState
 from ollama_async.workers.child.prefix_query import PrefixQuery
 from ollama_async.workers.child.prefix_tree import PrefixTree
-from ollama_async.workers.child.shelf import NoShelf, Shelf, ShelfMatch
+from ollama_async.workers.child.prompt_cache import CachedPrefix, NoPromptCache, PromptCache
 
 COPY_MIN_TOKENS = 32
 
@@ -65,7 +66,7 @@ class Slot(msgspec.Struct):
     on tokens that are gone. ``used_at`` grows each time a request begins or ends in a slot.
     While it is ``is_running``, it has cells ``reserved`` for so many tokens, and will hold at most
     ``limit``. ``indexed``: those that the prefix tree knows. ``restored``: those that came from the
-    shelf when the request was admitted.
+    prompt cache when the request was admitted.
     """
 
     index: int
@@ -97,11 +98,11 @@ _used_at = attrgetter("used_at")
 class KVPool:
     """All slots of an engine. Keeps ``Slot.tokens`` correct whatever the engine refuses."""
 
-    def __init__(self, engine: Engine, shelf: Shelf | None = None) -> None:
+    def __init__(self, engine: Engine, cache: PromptCache | None = None) -> None:
         facts = engine.facts
         self.all = [Slot(index) for index in range(facts.sequences)]
         self._engine = engine
-        self._shelf: Shelf = NoShelf() if shelf is None else shelf
+        self._cache: PromptCache = NoPromptCache() if cache is None else cache
         self._tree = PrefixTree()
         self._is_pooled = facts.is_pooled
         self._ledger = CellLedger(facts.sequences, facts.cells, shares=facts.is_pooled)
@@ -206,13 +207,13 @@ class KVPool:
         """Make the slot hold the longest prefix of the prompt, and give it to the query's owner."""
         source, length = self._source(slot, query)
         slot.restored = 0
-        if isinstance(source, ShelfMatch):
+        if isinstance(source, CachedPrefix):
             self._vacate(slot)
             if self._restore(slot, source, length, query):
                 slot.owner = query.owner
                 slot.restored = len(slot.tokens)
                 return
-            source, length = self._source(slot, query, is_shelved=False)
+            source, length = self._source(slot, query, uses_cache=False)
         if isinstance(source, Slot) and source is not slot:
             self._vacate(slot)
             self._can_copy = self._engine.copy(source.index, slot.index, length)
@@ -227,13 +228,13 @@ class KVPool:
         slot.owner = query.owner
 
     def _source(
-        self, slot: Slot, query: PrefixQuery, *, is_shelved: bool = True
-    ) -> tuple[Slot | ShelfMatch | None, int]:
+        self, slot: Slot, query: PrefixQuery, *, uses_cache: bool = True
+    ) -> tuple[Slot | CachedPrefix | None, int]:
         """Where the slot gets its prefix from, which may be the slot itself, and its length."""
         most = len(query.prompt) - 1
         kept = min(query.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
         best, shared = self._longest_match(query)
-        found: tuple[Slot | ShelfMatch | None, int] = slot, kept
+        found: tuple[Slot | CachedPrefix | None, int] = slot, kept
         saved = shared - kept
         if (
             best is not None
@@ -243,15 +244,15 @@ class KVPool:
             and (self._is_pooled or saved * _COPY_MAX_RATIO >= len(best.tokens))
         ):
             found = best, shared
-        entry = self._shelf.find(query) if is_shelved else None
+        entry = self._cache.find(query) if uses_cache else None
         if entry is not None and entry.length - found[1] >= COPY_MIN_TOKENS:
             found = entry, entry.length
         source, length = found
         return source, query.round_down(min(length, most))
 
-    def _restore(self, slot: Slot, entry: ShelfMatch, length: int, query: PrefixQuery) -> bool:
-        """Fill the empty slot from the shelf. What others hold of it is shared with them."""
-        if not self.make_room(entry.size) or not self._shelf.restore(entry, slot.index):
+    def _restore(self, slot: Slot, entry: CachedPrefix, length: int, query: PrefixQuery) -> bool:
+        """Fill the empty slot from the prompt cache. What others hold of it is shared with them."""
+        if not self.make_room(entry.size) or not self._cache.restore(entry, slot.index):
             return False
         self._ledger.append(slot.index, entry.size)
         slot.reusable_tokens = _ALL
@@ -408,14 +409,14 @@ class KVPool:
         self._vacate(slot)
 
     def _vacate(self, slot: Slot) -> None:
-        """Empty the slot; what may be reused of it goes to the shelf."""
+        """Empty the slot; what may be reused of it is saved."""
         if slot.tokens:
             if not self._is_held_elsewhere(slot):
                 self._keep(slot)
             self.clear(slot)
 
     def save_parked(self, limit_s: float) -> None:
-        """Copy parked slots to the shelf, those that were used last first, for so long at most."""
+        """Save parked slots, those that were used last first, for so long at most."""
         end_s = time.monotonic() + limit_s
         parked = [slot for slot in self.all if not slot.is_running and slot.tokens]
         saved = []
@@ -430,7 +431,7 @@ class KVPool:
         if slot.is_shifted:
             self._trim(slot, slot.reusable_tokens)
         if slot.tokens:
-            self._shelf.keep(slot.index, slot.tokens, slot.owner)
+            self._cache.keep(slot.index, slot.tokens, slot.owner)
 
     def _is_held_elsewhere(self, slot: Slot) -> bool:
         """Whether another slot holds nearly as much of it."""

@@ -1,178 +1,53 @@
-"""Host-memory prompt cache: the KV cache of conversations that have lost their slot or their cells.
+"""The prompt cache: states of slots that lost their cells of the KV cache, to be restored later.
 
-Before the tokens of a slot are given up, its state is copied here. A later request with the same
-beginning gets it back, into any slot: a copy at the speed of memory instead of a prefill. What was
-neither saved nor found for longest gives way; what was restored whole goes first, because its slot
-will be saved again.
-
-- Of one owner's states, none is the beginning of another: the longer one replaces it.
-- Lookups obey the rules of :class:`~ollama_async.workers.child.prefix_query.PrefixQuery`.
-- A sequence with images or recordings is not saved: the positions that these take are not part of
-  its state.
-- The memory may come from a former worker (:mod:`.state_memory`). A state that cannot be restored
-  is dropped, and its tokens are computed again.
-
-States of one owner are kept in the order of their tokens, so those that share most with a prompt
-are its neighbours: a lookup compares with a few states, however many there are.
+A state is restored into any slot at the speed of memory, in milliseconds, where computing it again
+takes seconds. Only the step thread calls it. :mod:`.host_prompt_cache` implements it.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-from collections import OrderedDict, defaultdict
-from operator import attrgetter
+from typing import Protocol
 
-from ollama_async.workers.child.engines.engine import Engine
-from ollama_async.workers.child.prefix_query import PrefixQuery, common_prefix_length
-from ollama_async.workers.child.shelf import ShelfMatch
-from ollama_async.workers.child.state_memory import MAX_STATES, StateMemory, StoredState
+import msgspec
 
-MIN_TOKENS = 32
-"""Computing fewer tokens again is as cheap as copying a state."""
-
-_TOKEN_BYTES = array("i").itemsize
-_tokens_of = attrgetter("tokens")
+from ollama_async.workers.child.prefix_query import PrefixQuery
 
 
-class PromptCache:
-    """The :class:`~ollama_async.workers.child.shelf.Shelf` in ``memory``. Only the step thread
-    calls it.
+class CachedPrefix(msgspec.Struct, frozen=True):
+    """An entry that has the first ``length`` tokens of a prompt. Restoring it takes ``size`` cells,
+    at least ``length``. ``key`` is the cache's own.
     """
 
-    def __init__(self, engine: Engine, memory: StateMemory) -> None:
-        self._engine = engine
-        self._memory = memory
-        self._limit_bytes = self._applied_bytes = memory.capacity
-        self._states: OrderedDict[int, StoredState] = OrderedDict()  # the first gives way first
-        self._all: list[StoredState] = []  # in the order of their tokens, as those of each owner
-        self._owned: defaultdict[str, list[StoredState]] = defaultdict(list)
-        self._free = list(range(MAX_STATES))
-        self._last_key = 0
-        for state in memory.find_states():
-            self._free.remove(state.index)
-            self._insert(state)
+    key: int
+    length: int
+    size: int
 
-    @property
-    def count(self) -> int:
-        """Of states."""
-        return len(self._states)
 
-    @property
-    def used_bytes(self) -> int:
-        return sum(state.size for state in self._states.values())
-
-    def find(self, query: PrefixQuery) -> ShelfMatch | None:
-        if not self._states or not query.reuses:
-            return None
-        prompt = array("i", query.prompt).tobytes()
-        best, length = _nearest(self._owned.get(query.owner, []), prompt)
-        if query.public_tokens > length:
-            other, shared = _nearest(self._all, prompt)
-            if min(shared, query.public_tokens) > length:
-                best, length = other, min(shared, query.public_tokens)
-        length = query.round_down(min(length, len(query.prompt) - 1))
-        if best is None or (length < best.length and not self._engine.facts.can_trim):
-            return None
-        self._touch(best)
-        return ShelfMatch(best.key, length, best.length)
+class PromptCache(Protocol):
+    """Saves and restores slots of one engine; see :meth:`Engine.save` and ``restore``."""
 
     def keep(self, slot: int, tokens: list[int], owner: str) -> None:
-        if len(tokens) < MIN_TOKENS or min(tokens) < 0:
-            return
-        packed = array("i", tokens).tobytes()
-        nearest, stored = _nearest(self._owned.get(owner, []), packed)
-        if nearest is not None:
-            if len(tokens) - stored < MIN_TOKENS:
-                self._touch(nearest)
-                return
-            if stored == nearest.length:
-                self._remove(nearest)  # the conversation has gone on
-        self._save(slot, packed, owner)
+        """The slot holds ``tokens``, computed for ``owner``, and is about to be cleared: save it if
+        that pays. Never raises.
+        """
 
-    def restore(self, match: ShelfMatch, slot: int) -> bool:
-        state = self._states.get(match.key)
-        if state is None:
-            return False
-        self._memory.hide(state)  # a state that crashes the worker must not crash the next one
-        view = self._memory.view(state)
-        if not self._is_safe(state) or not self._engine.restore(slot, view, state.length):
-            self._engine.trim(slot, 0)
-            self._remove(state)
-            return False
-        self._memory.show(state)
-        if match.length == state.length:
-            self._states.move_to_end(state.key, last=False)
-        return True
+    def find(self, query: PrefixQuery) -> CachedPrefix | None:
+        """The entry with the longest prefix that the query may reuse; None: there is none."""
 
-    def request_limit(self, limit_bytes: int) -> None:
-        """Any thread: see :meth:`apply_limit`."""
-        self._limit_bytes = limit_bytes
-
-    def apply_limit(self) -> None:
-        """Use no more memory than was requested, and give the rest back to the system."""
-        if self._limit_bytes == self._applied_bytes:
-            return
-        self._applied_bytes = limit_bytes = self._limit_bytes
-        for state in list(self._states.values()):
-            if state.offset + state.size > limit_bytes:
-                self._remove(state)
-        self._memory.set_limit(limit_bytes)
-
-    def _is_safe(self, state: StoredState) -> bool:
-        """Whether this worker wrote it, or another one something that can be restored."""
-        if not state.is_own and self._memory.is_intact(state):
-            view = self._memory.view(state)
-            state.is_own = self._engine.is_acceptable(view, state.length)
-        return state.is_own
-
-    def _save(self, slot: int, tokens: bytes, owner: str) -> None:
-        size = self._engine.state_bytes(slot)
-        if not size or not self._memory.can_hold(tokens, owner, size):
-            return
-        while not self._free or not (
-            state := self._memory.allocate(self._free[-1], tokens, owner, size)
-        ):
-            self._remove(next(iter(self._states.values())))
-        self._free.pop()
-        if self._engine.save(slot, self._memory.view(state)):
-            self._memory.publish(state)
-            self._insert(state)
-        else:
-            self._memory.remove(state)
-            self._free.append(state.index)
-
-    def _insert(self, state: StoredState) -> None:
-        self._last_key += 1
-        state.key = self._last_key
-        self._states[state.key] = state
-        for states in (self._all, self._owned[state.owner]):
-            states.insert(bisect_left(states, state.tokens, key=_tokens_of), state)
-
-    def _remove(self, state: StoredState) -> None:
-        self._memory.remove(state)
-        self._free.append(state.index)
-        del self._states[state.key]
-        own = self._owned[state.owner]
-        for states in (self._all, own):
-            at = bisect_left(states, state.tokens, key=_tokens_of)
-            while states[at] is not state:  # those of several owners may be equal
-                at += 1
-            del states[at]
-        if not own:
-            del self._owned[state.owner]
-
-    def _touch(self, state: StoredState) -> None:
-        self._states.move_to_end(state.key)
-        self._memory.touch(state)
+    def restore(self, match: CachedPrefix, slot: int) -> bool:
+        """Make the slot hold all tokens of the entry; the caller trims it. False: it is gone or
+        does not fit, and the slot is empty.
+        """
 
 
-def _nearest(states: list[StoredState], tokens: bytes) -> tuple[StoredState | None, int]:
-    """The state with the longest common prefix, and its length; (None, 0) without any."""
-    best, most = None, 0
-    at = bisect_left(states, tokens, key=_tokens_of)
-    for state in states[max(0, at - 1) : at + 1]:
-        shared = common_prefix_length(state.tokens, tokens) // _TOKEN_BYTES
-        if shared > most:
-            best, most = state, shared
-    return best, most
+class NoPromptCache:
+    """Keeps nothing."""
+
+    def keep(self, slot: int, tokens: list[int], owner: str) -> None:
+        pass
+
+    def find(self, query: PrefixQuery) -> CachedPrefix | None:  # noqa: ARG002  # there is nothing
+        return None
+
+    def restore(self, match: CachedPrefix, slot: int) -> bool:  # noqa: ARG002  # as above
+        return False

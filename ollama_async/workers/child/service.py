@@ -27,12 +27,12 @@ from ollama_async.workers.child.engine_loop import EngineLoop
 from ollama_async.workers.child.engines import open_embedding_engine, open_engine
 from ollama_async.workers.child.engines.embedding import EmbeddingEngine
 from ollama_async.workers.child.engines.engine import Engine, Progress
+from ollama_async.workers.child.host_prompt_cache import HostPromptCache
 from ollama_async.workers.child.mailbox import Mailbox, PreparedEmbedding, PreparedRequest
 from ollama_async.workers.child.media import MediaEncoder
 from ollama_async.workers.child.pipe import ChildPipe
 from ollama_async.workers.child.preprocessor import Preprocessor, RequestPreparer
 from ollama_async.workers.child.process_setup import restrict_system_calls
-from ollama_async.workers.child.prompt_cache import PromptCache
 from ollama_async.workers.child.prompt_encoder import ChatFormatCache
 from ollama_async.workers.child.resource_limits import ResourceLimit, Run, Watchdog
 from ollama_async.workers.child.state_memory import MemoryUnusable, StateMemory
@@ -68,7 +68,7 @@ class Service:
         self._watchdog = Watchdog()
         self._loop: EngineLoop | EmbeddingLoop
         self._preprocessor: Preprocessor[Any]
-        self._prompt_cache: PromptCache | None = None
+        self._prompt_cache: HostPromptCache | None = None
         self._encoder: tuple[MediaEncoder, threading.Thread] | None = None
         self._is_ready = threading.Event()
         self._is_closed = threading.Event()
@@ -176,7 +176,7 @@ class Service:
         )
         self._preprocessor = Preprocessor(preparer, mailbox)
 
-    def _open_prompt_cache(self, engine: Engine) -> PromptCache | None:
+    def _open_prompt_cache(self, engine: Engine) -> HostPromptCache | None:
         """In the memory that the parent lent, with what a former worker left there."""
         spec, facts = self._spec, engine.facts
         if spec.cache_fd < 0:
@@ -188,7 +188,7 @@ class Service:
             print(f"no prompt cache: {reason}", file=sys.stderr)  # noqa: T201  # stderr is the log
             return None
         os.close(spec.cache_fd)
-        cache = PromptCache(engine, memory)
+        cache = HostPromptCache(engine, memory)
         cache.request_limit(spec.cache_bytes)
         cache.apply_limit()
         return cache

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 
 from ollama_async.workers.child.engines.engine import EngineError
-from ollama_async.workers.child.shelf import ShelfMatch
+from ollama_async.workers.child.prompt_cache import CachedPrefix
 from tests.unit.child.conftest import FakeEngine
 
 
@@ -73,7 +73,7 @@ class PooledEngine(FakeEngine):
         return True
 
 
-class FakeShelf:
+class FakePromptCache:
     """Keeps everything."""
 
     def __init__(self, engine):
@@ -87,11 +87,11 @@ class FakeShelf:
         self.entries.append((list(tokens), owner, state))
 
     def find(self, query):
-        best = ShelfMatch(-1, 0, 0)
+        best = CachedPrefix(-1, 0, 0)
         for key, (tokens, owner, _) in enumerate(self.entries):
             length = query.round_down(min(query.shared_with(tokens, owner), len(query.prompt) - 1))
             if length > best.length:
-                best = ShelfMatch(key, length, len(tokens))
+                best = CachedPrefix(key, length, len(tokens))
         return best if best.length else None
 
     def restore(self, match, slot):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ollama_async.workers.child.prompt_cache import PromptCache
+from ollama_async.workers.child.host_prompt_cache import HostPromptCache
 from ollama_async.workers.child.state_memory import DATA_OFFSET, PAGE_BYTES, StateMemory
 
 KEY = b"k" * 32
@@ -46,8 +46,8 @@ def raw(fd):
 class StateEngine:
     """A state has ``bytes_per_token`` for each token of the slot, and begins with their ids."""
 
-    def __init__(self, slots=4, *, bytes_per_token=64, can_trim=True):
-        self.facts = SimpleNamespace(can_trim=can_trim)
+    def __init__(self, slots=4, *, bytes_per_token=64, can_trim_restored=True):
+        self.facts = SimpleNamespace(can_trim_restored=can_trim_restored)
         self.cache = [[] for _ in range(slots)]
         self.bytes_per_token = bytes_per_token
         self.refuses_to_save = False
@@ -83,7 +83,7 @@ class StateEngine:
 @contextmanager
 def prompt_cache(fd, engine=None, key=KEY):
     with opened(fd, key) as memory:
-        yield PromptCache(engine or StateEngine(), memory)
+        yield HostPromptCache(engine or StateEngine(), memory)
 
 
 def keep(cache, tokens, owner="", slot=0):

@@ -8,7 +8,7 @@ from ollama_async.workers.child import engine_loop, kv_pool
 from ollama_async.workers.messages import Cancel, Done, Failed, Started
 from tests.unit.child.conftest import next_token
 from tests.unit.child.loop_harness import LoopHarness, prepared
-from tests.unit.child.pooled_engine import FakeShelf, PooledEngine
+from tests.unit.child.pooled_engine import FakePromptCache, PooledEngine
 
 
 def answer_of(prompt, count, num_ctx, keep=0):
@@ -25,12 +25,12 @@ def answer_of(prompt, count, num_ctx, keep=0):
 class Pool(LoopHarness):
     """``answers``: cells that are reserved for an answer."""
 
-    def __init__(self, slots=8, num_ctx=200, cells=200, *, shelved=False, **options):
+    def __init__(self, slots=8, num_ctx=200, cells=200, *, cached=False, **options):
         super().__init__(PooledEngine(slots, num_ctx, cells, batch_size=64, **options))
         self.num_ctx = num_ctx
         self.pool = self.engine_loop.pool
-        if shelved:
-            self.pool._shelf = FakeShelf(self.engine)
+        if cached:
+            self.pool._cache = FakePromptCache(self.engine)
 
     def ask(self, number, prompt, count, **more):
         self.put(prepared(number, prompt, count, num_ctx=self.num_ctx, **more))
@@ -131,8 +131,8 @@ def test_when_cells_run_out_the_youngest_gives_way_and_goes_on_later():
 
 
 @pytest.mark.usefixtures("few_reserved")
-def test_what_gave_way_comes_back_from_the_shelf():
-    harness = Pool(slots=4, num_ctx=150, cells=150, shelved=True)
+def test_what_gave_way_comes_back_from_the_prompt_cache():
+    harness = Pool(slots=4, num_ctx=150, cells=150, cached=True)
     for number in range(4):
         harness.ask(number, [number] * 20, 60)
     harness.finish(*range(4))
@@ -144,7 +144,7 @@ def test_what_gave_way_comes_back_from_the_shelf():
 
 
 def test_what_comes_back_shares_the_cells_of_its_prefix_again():
-    harness = Pool(slots=4, num_ctx=400, cells=400, shelved=True)
+    harness = Pool(slots=4, num_ctx=400, cells=400, cached=True)
     shared = [5] * 100
     for number in range(3):
         harness.ask(number, [*shared, *[number] * 40], 2)
@@ -199,12 +199,12 @@ events = st.lists(
     events, st.sampled_from([80, 100, 160]), st.booleans(), st.booleans(), st.sampled_from([0, 7])
 )
 def test_whatever_happens_each_request_ends_once_and_no_cell_is_lost(
-    history, cells, shelved, drafts, keep
+    history, cells, cached, drafts, keep
 ):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kv_pool, "RESERVED_ANSWER", 3)
         patch.setattr(kv_pool, "RESERVED_AHEAD", 1)
-        harness = Pool(5, 80, cells, shelved=shelved, can_draft=drafts)
+        harness = Pool(5, 80, cells, cached=cached, can_draft=drafts)
         asked = {}
         for event in history:
             match event:

@@ -39,7 +39,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     ``is_invariant``: the same tokens give the same logits, to the bit, whatever else is in a batch
     and however the prompt was split. ``kernels``: what computes, for people, such as
     ``own (avx512_vnni)`` or ``stock``. ``state_layout``: engines of one model in which it is equal
-    can restore each other's states.
+    can restore each other's states. ``can_trim_restored``: a part can be removed also after that
+    (not with sliding windows, of which a state has the last tokens only).
     """
 
     slots: int
@@ -61,6 +62,7 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     adds_bos: bool = False
     can_shift: bool = True
     can_trim: bool = True
+    can_trim_restored: bool = True
     can_draft: bool = False
     warnings: tuple[str, ...] = ()
 

@@ -217,6 +217,7 @@ class LlamaCpp:
             adds_bos=self._tokenizer.adds_bos,
             can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
             can_trim=can_trim,
+            can_trim_restored=can_trim and not self._window,
             can_draft=can_trim and not self._window,
             state_layout=_state_layout(spec, is_on_device=bool(log.device_bytes())),
         )

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from ollama_async.workers.child.host_prompt_cache import MIN_TOKENS
 from ollama_async.workers.child.prefix_query import PrefixQuery
-from ollama_async.workers.child.prompt_cache import MIN_TOKENS
 from ollama_async.workers.child.state_memory import DATA_OFFSET, PAGE_BYTES
 from tests.unit.child.state_harness import StateEngine, keep, memfd, prompt_cache
 
@@ -124,8 +124,8 @@ def test_an_owners_copy_of_the_same_text_is_its_own(cache):
     assert find(cache, LONG, owner="bob") == 199
 
 
-def test_a_model_that_cannot_trim_gets_back_whole_states_only():
-    with memfd(64) as fd, prompt_cache(fd, StateEngine(can_trim=False)) as cache:
+def test_where_restored_states_cannot_be_trimmed_they_are_found_whole_only():
+    with memfd(64) as fd, prompt_cache(fd, StateEngine(can_trim_restored=False)) as cache:
         keep(cache, LONG)
 
         assert find(cache, [*LONG, 7]) == 200
