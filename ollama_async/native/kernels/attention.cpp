@@ -33,7 +33,7 @@ AttendItem select_kernel() {
 
 bool supports_cache(const ggml_tensor * tensor) {
     const int64_t size = tensor->ne[0];
-    if (size < 32 || size > 256 || size % 16 != 0 ||
+    if (size < 16 || size > 256 || size % 16 != 0 ||
         tensor->nb[0] != ggml_type_size(tensor->type)) {
         return false;
     }
@@ -120,9 +120,11 @@ struct Op {
     float * work;   // of this thread
 };
 
-// Compute rows `from` to `to` of the table for `heads` query heads of `key_head`, from `first_head` on.
-void compute_item(const Op & op, const VisibleRow * rows, int row_count, int64_t key_head,
-                  int64_t first_head, int heads) {
+// Compute rows `from` to `to` of the table for `heads` query heads of `key_head`, from `first_head`
+// on.
+void compute_item(
+    const Op & op, const VisibleRow * rows, int row_count, int64_t key_head, int64_t first_head,
+    int heads) {
     const ggml_tensor * dst = op.dst;
     const ggml_tensor *queries = dst->src[0], *keys = dst->src[1], *values = dst->src[2],
                       *mask = dst->src[3];
@@ -145,9 +147,9 @@ void compute_item(const Op & op, const VisibleRow * rows, int row_count, int64_t
             query_rows[pair] = reinterpret_cast<const float *>(
                 static_cast<const char *>(queries->data) + at * queries->nb[1] +
                 (head_from + head) * queries->nb[2] + stream * queries->nb[3]);
-            output_rows[pair] = reinterpret_cast<float *>(static_cast<char *>(dst->data) +
-                                                          (head_from + head) * dst->nb[1] +
-                                                          at * dst->nb[2] + stream * dst->nb[3]);
+            output_rows[pair] = reinterpret_cast<float *>(
+                static_cast<char *>(dst->data) + (head_from + head) * dst->nb[1] + at * dst->nb[2] +
+                stream * dst->nb[3]);
         }
     }
     for (int head = 0; head < heads; head++) {
@@ -218,8 +220,9 @@ void compute_attention(const ggml_compute_params * params, ggml_tensor * dst) {
     const auto start =
         reinterpret_cast<uintptr_t>(params->wdata) + alignment + params->ith * own_bytes;
     const int64_t group = queries->ne[2] / keys->ne[2];
-    const Op op = {dst, read_parameters(dst), select_kernel(), group,
-                   reinterpret_cast<float *>((start + alignment - 1) / alignment * alignment)};
+    const Op op = {
+        dst, read_parameters(dst), select_kernel(), group,
+        reinterpret_cast<float *>((start + alignment - 1) / alignment * alignment)};
 
     const Division division =
         divide(static_cast<int64_t>(rows.size()), keys->ne[2], group, params->nth);

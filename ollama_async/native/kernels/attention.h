@@ -1,8 +1,8 @@
 // Attention over the KV cache (GGML_OP_FLASH_ATTN_EXT): what the rest of the library needs to know.
 //
-// Masked keys are skipped. A row visits its keys in the order of their positions, not of their cells
-// (see cell_positions.h), in tiles that begin at its first key. So its result depends neither on
-// the other rows, nor on where in the cache the keys are, nor on how the prompt was cut.
+// Masked keys are skipped. A row visits its keys in the order of their positions, not of their
+// cells (see cell_positions.h), in tiles that begin at its first key. So its result depends neither
+// on the other rows, nor on where in the cache the keys are, nor on how the prompt was cut.
 #pragma once
 
 #include "ggml-cpu-impl.h"

@@ -66,25 +66,27 @@ struct Avx2 {
     }
 
     OWN_INLINE static Mask lanes_between(int begin, int end) {
-        const Floats lane = {_mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7),
-                             _mm256_setr_ps(8, 9, 10, 11, 12, 13, 14, 15)};
+        const Floats lane = {
+            _mm256_setr_ps(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_ps(8, 9, 10, 11, 12, 13, 14, 15)};
         return is_between(all(static_cast<float>(begin)), lane, all(static_cast<float>(end)));
     }
     OWN_INLINE static __m256 is_between_half(__m256 begin, __m256 x, __m256 end) {
-        return _mm256_and_ps(_mm256_cmp_ps(begin, x, _CMP_LE_OQ),
-                             _mm256_cmp_ps(x, end, _CMP_LT_OQ));
+        return _mm256_and_ps(
+            _mm256_cmp_ps(begin, x, _CMP_LE_OQ), _mm256_cmp_ps(x, end, _CMP_LT_OQ));
     }
     OWN_INLINE static Mask is_between(Floats begin, Floats x, Floats end) {
-        return {is_between_half(begin.low, x.low, end.low),
-                is_between_half(begin.high, x.high, end.high)};
+        return {
+            is_between_half(begin.low, x.low, end.low),
+            is_between_half(begin.high, x.high, end.high)};
     }
     OWN_INLINE static Mask is_positive(Floats x) {
         const __m256 zero = _mm256_setzero_ps();
         return {_mm256_cmp_ps(x.low, zero, _CMP_GT_OQ), _mm256_cmp_ps(x.high, zero, _CMP_GT_OQ)};
     }
     OWN_INLINE static Floats select(Mask mask, Floats yes, Floats no) {
-        return {_mm256_blendv_ps(no.low, yes.low, mask.low),
-                _mm256_blendv_ps(no.high, yes.high, mask.high)};
+        return {
+            _mm256_blendv_ps(no.low, yes.low, mask.low),
+            _mm256_blendv_ps(no.high, yes.high, mask.high)};
     }
     OWN_INLINE static Floats where(Mask mask, Floats x) {
         return {_mm256_and_ps(x.low, mask.low), _mm256_and_ps(x.high, mask.high)};
@@ -134,13 +136,13 @@ struct Avx2 {
         for (int at = 0; at < 4; at++) {
             const __m256 a = _mm256_add_ps(x[at].low, x[at].high);
             const __m256 b = _mm256_add_ps(x[at + 4].low, x[at + 4].high);
-            by_4[at] = _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20),
-                                     _mm256_permute2f128_ps(a, b, 0x31));
+            by_4[at] = _mm256_add_ps(
+                _mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
         }
-        const __m256 a = _mm256_add_ps(_mm256_unpacklo_ps(by_4[0], by_4[1]),
-                                       _mm256_unpackhi_ps(by_4[0], by_4[1]));
-        const __m256 b = _mm256_add_ps(_mm256_unpacklo_ps(by_4[2], by_4[3]),
-                                       _mm256_unpackhi_ps(by_4[2], by_4[3]));
+        const __m256 a = _mm256_add_ps(
+            _mm256_unpacklo_ps(by_4[0], by_4[1]), _mm256_unpackhi_ps(by_4[0], by_4[1]));
+        const __m256 b = _mm256_add_ps(
+            _mm256_unpacklo_ps(by_4[2], by_4[3]), _mm256_unpackhi_ps(by_4[2], by_4[3]));
         return _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x44), _mm256_shuffle_ps(a, b, 0xEE));
     }
     OWN_INLINE static Floats sum_each(const Floats * x) {

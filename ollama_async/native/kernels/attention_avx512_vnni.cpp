@@ -46,8 +46,8 @@ struct Avx512 {
         return static_cast<Mask>(up_to(end) & ~up_to(begin));
     }
     static Mask is_between(Floats begin, Floats x, Floats end) {
-        return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(begin, x, _CMP_LE_OQ), x, end,
-                                       _CMP_LT_OQ);
+        return _mm512_mask_cmp_ps_mask(
+            _mm512_cmp_ps_mask(begin, x, _CMP_LE_OQ), x, end, _CMP_LT_OQ);
     }
     static Mask is_positive(Floats x) {
         return _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_GT_OQ);

@@ -38,8 +38,9 @@ struct AttentionItem {
 
 // Floats of working memory, for the most pairs.
 inline size_t attention_item_floats(int64_t key_size, int64_t value_size) {
-    return static_cast<size_t>((tile_keys + max_item_pairs) * (key_size + value_size) +
-                               (2 * tile_keys + 8) * max_item_pairs);
+    return static_cast<size_t>(
+        (tile_keys + max_item_pairs) * (key_size + value_size) +
+        (2 * tile_keys + 8) * max_item_pairs);
 }
 
 using AttendItem = void (*)(const AttentionItem & item);

@@ -1,12 +1,13 @@
-// Attention of one item, for a vector type `V` of 16 floats. Included by the files of the instruction
-// sets, each of which compiles it with flags of its own.
+// Attention of one item, for a vector type `V` of 16 floats. Included by the files of the
+// instruction sets, each of which compiles it with flags of its own.
 //
 // A row's tiles of keys come one after the other (online softmax); scores are base-2 logarithms.
 // There are two ways through a tile, with the same results bit for bit:
 //  - few pairs of row and head: one after the other, vectors along the dimensions;
 //  - many: 16 pairs beside each other in a vector, so that each key and value is read once for all.
 // Both add up a score in 16 parts, dimension d in part d % 16, which are then added in pairs: parts
-// that are 8 apart, then 4, 2 and 1. The weights of a tile are added likewise: 16 apart, then 8, ...
+// that are 8 apart, then 4, 2 and 1. The weights of a tile are added likewise: 16 apart, then 8,
+// ...
 #pragma once
 
 #include "attention_item.h"
@@ -25,8 +26,7 @@ constexpr float log2_e = 1.44269504088896341f;
 constexpr float unseen = -FLT_MAX;  // the greatest score before the first key
 
 // 2 to the power of x, with a relative error under 2e-7; at least 2 to the power of -126.
-template <class V>
-OWN_INLINE typename V::Floats power_of_2(typename V::Floats x) {
+template <class V> OWN_INLINE typename V::Floats power_of_2(typename V::Floats x) {
     x = V::max(x, V::all(-126.0f));
     const auto whole = V::round(x);
     const auto rest = V::sub(x, whole);
@@ -41,8 +41,7 @@ OWN_INLINE typename V::Floats power_of_2(typename V::Floats x) {
     return V::scale_by_power(sum, whole);
 }
 
-template <class V>
-OWN_INLINE typename V::Floats tanh_of(typename V::Floats x) {
+template <class V> OWN_INLINE typename V::Floats tanh_of(typename V::Floats x) {
     x = V::max(V::min(x, V::all(15.0f)), V::all(-15.0f));
     const auto power = power_of_2<V>(V::mul(x, V::all(2 * log2_e)));
     return V::sub(V::all(1.0f), V::div(V::all(2.0f), V::add(power, V::all(1.0f))));
@@ -50,15 +49,13 @@ OWN_INLINE typename V::Floats tanh_of(typename V::Floats x) {
 
 // Rows of keys or values as they are in the cache, F16; and as they are in a tile.
 struct Halfs {
-    template <class V>
-    OWN_INLINE static typename V::Floats load(const void * row, int at) {
+    template <class V> OWN_INLINE static typename V::Floats load(const void * row, int at) {
         return V::load_f16(static_cast<const uint16_t *>(row) + at);
     }
 };
 
 struct Singles {
-    template <class V>
-    OWN_INLINE static typename V::Floats load(const void * row, int at) {
+    template <class V> OWN_INLINE static typename V::Floats load(const void * row, int at) {
         return V::load(static_cast<const float *>(row) + at);
     }
 };
@@ -74,8 +71,7 @@ struct BlockQ4_0 {
 };
 
 // Convert `size` values to floats.
-template <class V>
-void convert(ggml_type type, const void * from, int size, float * to) {
+template <class V> void convert(ggml_type type, const void * from, int size, float * to) {
     switch (type) {
         case GGML_TYPE_F16:
             for (int at = 0; at < size; at += lanes) {
@@ -115,8 +111,7 @@ void convert(ggml_type type, const void * from, int size, float * to) {
     }
 }
 
-template <class V>
-class ItemKernel {
+template <class V> class ItemKernel {
     using Floats = typename V::Floats;
 
     const AttentionItem & item;
@@ -125,8 +120,8 @@ class ItemKernel {
     float * const tile_v;
     int first = 0;
     int last = 0;
-    // By pair: the greatest score so far, and the sum of weights relative to it. The weighted sums of
-    // values are in the outputs.
+    // By pair: the greatest score so far, and the sum of weights relative to it. The weighted sums
+    // of values are in the outputs.
     float * const greatest;
     float * const total;
     // By vector of 16 pairs, for the way with many pairs.
@@ -157,8 +152,8 @@ class ItemKernel {
         for (int pair = 0; pair < item.row_count * item.heads; pair++) {
             greatest[pair] = unseen;
             total[pair] = 0;
-            std::memset(item.outputs[pair], 0,
-                        static_cast<size_t>(item.value_size) * sizeof(float));
+            std::memset(
+                item.outputs[pair], 0, static_cast<size_t>(item.value_size) * sizeof(float));
         }
         visit(0, item.row_count, 0);
         for (int pair = 0; pair < item.row_count * item.heads; pair++) {
@@ -167,8 +162,8 @@ class ItemKernel {
     }
 
   private:
-    // Rows `from` to `to`, whose tiles before `tile` are done. They go together as long as they have
-    // the same cells, then on in groups.
+    // Rows `from` to `to`, whose tiles before `tile` are done. They go together as long as they
+    // have the same cells, then on in groups.
     void visit(int from, int to, int tile) {
         int begin = item.rows[from].begin, end = 0;
         for (int row = from; row < to; row++) {
@@ -198,8 +193,8 @@ class ItemKernel {
     }
 
     void visit_together(int from, int to, int tile, int stop) {
-        const bool has_bias = std::any_of(item.rows + from, item.rows + to,
-                                          [](const VisibleRow & row) { return row.has_bias; });
+        const bool has_bias = std::any_of(
+            item.rows + from, item.rows + to, [](const VisibleRow & row) { return row.has_bias; });
         if (!has_bias && (to - from) * item.heads >= V::pairs_for_columns) {
             visit_in_columns(from, to, tile, stop);
         } else {
@@ -222,10 +217,12 @@ class ItemKernel {
         last = std::clamp(longest->end - base, 0, tile_keys);
         const int next = std::min(longest->end, base + 2 * tile_keys);
         for (int at = base + tile_keys; at < next; at++) {
-            prefetch(item.keys + longest->cells[at] * item.key_stride,
-                     ggml_row_size(item.key_type, item.key_size));
-            prefetch(item.values + longest->cells[at] * item.value_stride,
-                     ggml_row_size(item.value_type, item.value_size));
+            prefetch(
+                item.keys + longest->cells[at] * item.key_stride,
+                ggml_row_size(item.key_type, item.key_size));
+            prefetch(
+                item.values + longest->cells[at] * item.value_stride,
+                ggml_row_size(item.value_type, item.value_size));
         }
         return longest->cells + base;
     }
@@ -238,10 +235,12 @@ class ItemKernel {
 
     void convert_tile(const int32_t * cells) {
         for (int key = first; key < last; key++) {
-            convert<V>(item.key_type, item.keys + cells[key] * item.key_stride, item.key_size,
-                       tile_k + key * item.key_size);
-            convert<V>(item.value_type, item.values + cells[key] * item.value_stride,
-                       item.value_size, tile_v + key * item.value_size);
+            convert<V>(
+                item.key_type, item.keys + cells[key] * item.key_stride, item.key_size,
+                tile_k + key * item.key_size);
+            convert<V>(
+                item.value_type, item.values + cells[key] * item.value_stride, item.value_size,
+                tile_v + key * item.value_size);
         }
     }
 
@@ -285,9 +284,8 @@ class ItemKernel {
         }
     }
 
-    template <class Load>
-    void attend_row(int row, int tile, const int32_t * cells, const void * const * k,
-                    const void * const * v) {
+    template <class Load> void attend_row(
+        int row, int tile, const int32_t * cells, const void * const * k, const void * const * v) {
         const int begin = std::max(item.rows[row].begin - tile * tile_keys, first);
         const int end = std::min(item.rows[row].end - tile * tile_keys, last);
         if (begin >= end) {
@@ -301,14 +299,14 @@ class ItemKernel {
         }
         for (int head = 0; head < item.heads; head++) {
             const float * slope_bias = item.rows[row].has_bias ? bias : nullptr;
-            attend_pair<Load>(row * item.heads + head, begin, end, k, v, slope_bias,
-                              item.slopes[head]);
+            attend_pair<Load>(
+                row * item.heads + head, begin, end, k, v, slope_bias, item.slopes[head]);
         }
     }
 
-    template <class Load>
-    OWN_INLINE void attend_pair(int pair, int begin, int end, const void * const * k,
-                                const void * const * v, const float * bias, float slope) {
+    template <class Load> OWN_INLINE void attend_pair(
+        int pair, int begin, int end, const void * const * k, const void * const * v,
+        const float * bias, float slope) {
         Floats score[2];
         for (int half = 0; half < 2; half++) {
             const auto is_seen = V::lanes_between(begin - half * lanes, end - half * lanes);
@@ -379,9 +377,9 @@ class ItemKernel {
         return V::sum_each(all);
     }
 
-    template <class Load, int count>
-    OWN_INLINE static void add_values(float * out, int at, int begin, int end,
-                                      const void * const * v, const float * weight, Floats fading) {
+    template <class Load, int count> OWN_INLINE static void add_values(
+        float * out, int at, int begin, int end, const void * const * v, const float * weight,
+        Floats fading) {
         Floats sum[count];
 #pragma GCC unroll 16
         for (int each = 0; each < count; each++) {
@@ -481,8 +479,7 @@ class ItemKernel {
     }
 
     // `count` vectors, 16 pairs each, with the current tile.
-    template <int count>
-    void attend_columns(int vector, int tile) {
+    template <int count> void attend_columns(int vector, int tile) {
         constexpr int keys_at_once = V::most_keys;
         const float base = static_cast<float>(tile * tile_keys);
         Floats begin[count], end[count];
@@ -521,8 +518,8 @@ class ItemKernel {
                 for (int each = 0; each < count; each++) {
                     auto sum = to_logarithm(score[which * count + each]);
                     if (!is_full) {
-                        sum = V::select(V::is_between(begin[each], at, end[each]), sum,
-                                        V::all(unseen));
+                        sum = V::select(
+                            V::is_between(begin[each], at, end[each]), sum, V::all(unseen));
                     }
                     most[each] = V::max(most[each], sum);
                     V::store(weights + ((key + which) * count + each) * lanes, sum);
@@ -543,10 +540,11 @@ class ItemKernel {
         }
     }
 
-    // Turn the scores of a vector into weights, and add them up. Returns the factor of what was before.
-    template <int count>
-    OWN_INLINE Floats weigh(int vector, int each, int from, int to, bool is_full, Floats begin,
-                            Floats end, Floats most) {
+    // Turn the scores of a vector into weights, and add them up. Returns the factor of what was
+    // before.
+    template <int count> OWN_INLINE Floats weigh(
+        int vector, int each, int from, int to, bool is_full, Floats begin, Floats end,
+        Floats most) {
         float * greatest_at = column_greatest + (vector + each) * lanes;
         float * total_at = column_total + (vector + each) * lanes;
         for (int key = 0; key < tile_keys; key++) {
@@ -555,8 +553,8 @@ class ItemKernel {
             if (key >= from && key < to) {
                 weight = power_of_2<V>(V::sub(V::load(at), most));
                 if (!is_full) {
-                    weight = V::where(V::is_between(begin, V::all(static_cast<float>(key)), end),
-                                      weight);
+                    weight = V::where(
+                        V::is_between(begin, V::all(static_cast<float>(key)), end), weight);
                 }
             }
             V::store(at, weight);
@@ -568,13 +566,13 @@ class ItemKernel {
         return fading;
     }
 
-    template <int count, int stride>
-    OWN_INLINE Floats sum_weights(int each, int key) const {
+    template <int count, int stride> OWN_INLINE Floats sum_weights(int each, int key) const {
         if constexpr (stride == tile_keys) {
             return V::load(weights + (key * count + each) * lanes);
         } else {
-            return V::add(sum_weights<count, 2 * stride>(each, key),
-                          sum_weights<count, 2 * stride>(each, key + stride));
+            return V::add(
+                sum_weights<count, 2 * stride>(each, key),
+                sum_weights<count, 2 * stride>(each, key + stride));
         }
     }
 
@@ -643,8 +641,9 @@ class ItemKernel {
                     Floats & total_at = sum[which * count + each];
                     // What a row does not see must not touch it, not even as infinity times zero.
                     total_at = is_full ? V::fma(value, weight[each], total_at)
-                                       : V::select(V::is_positive(weight[each]),
-                                                   V::fma(value, weight[each], total_at), total_at);
+                                       : V::select(
+                                             V::is_positive(weight[each]),
+                                             V::fma(value, weight[each], total_at), total_at);
                 }
             }
         }

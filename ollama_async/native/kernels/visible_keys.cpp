@@ -77,14 +77,13 @@ bool read_mask(const ggml_fp16_t * mask, int64_t count, std::vector<int32_t> & c
     return bias != 0;
 }
 
-// Where the cells of a row begin in `list`, if they are a part of it or go on beyond its end; or -1.
-// Rows mostly see what the row before has seen, or a window one further. `position`: of the first one.
-int64_t find_in(const List & list, const std::vector<int32_t> & cells, int32_t position,
-                int64_t hint) {
+// Where the cells of a row begin in `list`, if they are a part of it or go on beyond its end; or
+// -1. Rows mostly see what the row before has seen, or a window one further.
+int64_t find_in(
+    const List & list, const std::vector<int32_t> & cells, int32_t padding, int64_t hint) {
     const auto size = static_cast<int64_t>(list.cells.size());
     for (int64_t begin = hint; begin < std::min(size, hint + 2); begin++) {
-        const bool fits_tiles = position < 0 || begin % tile_keys == position % tile_keys;
-        if (list.cells[begin] == cells[0] && fits_tiles) {
+        if (list.cells[begin] == cells[0] && begin % tile_keys == padding) {
             const size_t common = std::min<size_t>(cells.size(), size - begin);
             const bool fits =
                 std::memcmp(&list.cells[begin], cells.data(), common * sizeof(int32_t)) == 0;
@@ -98,10 +97,10 @@ void add_row(Part & part, const ggml_tensor * keys, int64_t stream, int64_t row,
     std::vector<int32_t> & cells = part.cells;
     const auto count = static_cast<int32_t>(cells.size());
     const int32_t position = order_cells(keys, stream, cells.data(), count);
-    const int32_t padding = std::max(position, 0) % tile_keys;
+    const int32_t padding = position % tile_keys;
     int64_t begin = -1;
     if (count && !part.rows.empty() && part.lists.back().stream == stream) {
-        begin = find_in(part.lists.back(), cells, position, part.rows.back().begin);
+        begin = find_in(part.lists.back(), cells, padding, part.rows.back().begin);
     }
     if (begin < 0) {
         begin = padding;
@@ -114,8 +113,9 @@ void add_row(Part & part, const ggml_tensor * keys, int64_t stream, int64_t row,
         all.insert(all.end(), cells.begin() + known, cells.end());
     }
     const auto from = static_cast<int32_t>(begin);
-    part.rows.push_back({nullptr, from, from + count, static_cast<int32_t>(stream),
-                         static_cast<int32_t>(row), INT_MAX, has_bias});
+    part.rows.push_back(
+        {nullptr, from, from + count, static_cast<int32_t>(stream), static_cast<int32_t>(row),
+         INT_MAX, has_bias});
     part.list_of_row.push_back(part.lists.size() - 1);
 }
 

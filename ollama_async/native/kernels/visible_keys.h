@@ -9,12 +9,12 @@
 
 namespace own {
 
-// Keys are visited by tiles of so many. Where a row's tiles begin depends on the position of its first
-// key alone, so rows of a sequence have the same tiles, also where a window slides over it.
+// Keys are visited by tiles of so many. Where a row's tiles begin depends on the position of its
+// first key alone, so rows of a sequence have the same tiles, also where a window slides over it.
 constexpr int tile_keys = 32;
 
-// The keys of a row, in the order of their positions: cells[begin] to cells[end - 1]. Its tiles begin
-// at multiples of `tile_keys`; a tile's entries outside the range name no key of this row.
+// The keys of a row, in the order of their positions: cells[begin] to cells[end - 1]. Its tiles
+// begin at multiples of `tile_keys`; a tile's entries outside the range name no key of this row.
 struct VisibleRow {
     const int32_t * cells;
     int32_t begin;
