@@ -8,13 +8,14 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
 namespace own {
 
 namespace {
 
 constexpr size_t alignment = 64;
-constexpr int most_rows = 64;
+constexpr int item_rows = 64;  // at most
 constexpr int64_t items_per_thread = 4;
 
 AttendItem select_kernel() {
@@ -73,38 +74,27 @@ float slope(int64_t head, int64_t heads, float max_bias) {
                         : std::pow(std::pow(2.0f, -max_bias / 2 / power), 2 * (head - power) + 1);
 }
 
-// How the op is divided. None of it has an influence on the results.
+// How an op is divided into items. None of it has an influence on the results.
 struct Division {
-    int rows;           // of an item
-    int heads;          // query heads of an item, of one key head
-    int64_t key_heads;  // that an item does one after the other
+    std::vector<int> ends;  // of the items' rows in the table of rows
+    int heads;              // query heads of an item for each of its key heads
+    int head_parts;
+    int key_heads;  // of an item
+    int key_head_parts;
+
+    int items() const { return static_cast<int>(ends.size()) * head_parts * key_head_parts; }
 };
 
-Division divide(int64_t rows, int64_t key_heads, int64_t group, int threads) {
-    const auto heads = static_cast<int>(std::min<int64_t>(group, max_item_pairs));
-    Division division = {std::clamp(max_item_pairs / heads, 1, most_rows), heads, 1};
-    const int64_t wanted = items_per_thread * threads;
-    const auto items = [&] {
-        const int64_t blocks = (rows + division.rows - 1) / division.rows;
-        return blocks * key_heads * ((group + division.heads - 1) / division.heads);
-    };
-    while (items() < wanted && division.rows > 1) {
-        division.rows = (division.rows + 1) / 2;
-    }
-    while (items() < threads && division.heads > 1) {
-        division.heads = (division.heads + 1) / 2;
-    }
-    division.key_heads = std::clamp<int64_t>(items() / (8 * wanted), 1, key_heads);
-    return division;
+int parts(int64_t whole, int64_t part) {
+    return static_cast<int>((whole + part - 1) / part);
 }
 
-// The ends of items in the table of rows: an item's rows are of one stream.
-std::vector<int> cut_blocks(const VisibleRows & rows, int most) {
+// Rows go into an item together if they may share tiles.
+std::vector<int> cut_rows(const VisibleRows & rows, int most) {
     std::vector<int> ends;
     int begin = 0;
     for (int row = 1; row <= static_cast<int>(rows.size()); row++) {
-        if (row == static_cast<int>(rows.size()) || row - begin == most ||
-            rows[row].stream != rows[begin].stream) {
+        if (row == static_cast<int>(rows.size()) || row - begin == most || rows[row].split == 0) {
             ends.push_back(row);
             begin = row;
         }
@@ -112,72 +102,107 @@ std::vector<int> cut_blocks(const VisibleRows & rows, int most) {
     return ends;
 }
 
-struct Op {
-    const ggml_tensor * dst;
-    Parameters parameters;
-    AttendItem kernel;
-    int64_t group;  // query heads of a key head
-    float * work;   // of this thread
+Division divide(const VisibleRows & rows, int64_t key_heads, int64_t group, int threads) {
+    Division division;
+    division.heads = static_cast<int>(std::min<int64_t>(group, max_item_pairs));
+    int most_rows = std::clamp(max_item_pairs / division.heads, 1, item_rows);
+    const int64_t wanted = items_per_thread * threads;
+    while (most_rows > 1 && parts(rows.size(), most_rows) * key_heads < wanted) {
+        most_rows = parts(most_rows, 2);
+    }
+    division.ends = cut_rows(rows, most_rows);
+    const auto blocks = static_cast<int64_t>(division.ends.size());
+    while (division.heads > 1 && blocks * key_heads * parts(group, division.heads) < threads) {
+        division.heads = parts(division.heads, 2);
+    }
+    division.head_parts = parts(group, division.heads);
+    // Key heads beside each other share lines and pages of memory, which is slow where rows are
+    // few.
+    int longest = 0;
+    for (int block = 0, begin = 0; block < blocks; begin = division.ends[block++]) {
+        longest = std::max(longest, division.ends[block] - begin);
+    }
+    const int64_t most_key_heads = std::max(1, max_item_pairs / (longest * division.heads));
+    const int64_t can_be = blocks * division.head_parts * key_heads / wanted;
+    division.key_heads =
+        static_cast<int>(std::clamp<int64_t>(can_be, 1, std::min(key_heads, most_key_heads)));
+    division.key_head_parts = parts(key_heads, division.key_heads);
+    return division;
+}
+
+// A tensor's row as the permuted views of an attention op have it: dimension 1 is the row.
+template <class T>
+T * row_of(const ggml_tensor * tensor, int64_t row, int64_t head, int64_t stream) {
+    return reinterpret_cast<T *>(
+        static_cast<char *>(tensor->data) + row * tensor->nb[1] + head * tensor->nb[2] +
+        stream * tensor->nb[3]);
+}
+
+// Which part of an op an item is.
+struct Part {
+    const VisibleRow * rows;
+    int row_count;
+    int64_t key_head;
+    int key_heads;
+    int64_t head;  // the first one of each key head's group
+    int heads;
 };
 
-// Compute rows `from` to `to` of the table for `heads` query heads of `key_head`, from `first_head`
-// on.
-void compute_item(
-    const Op & op, const VisibleRow * rows, int row_count, int64_t key_head, int64_t first_head,
-    int heads) {
-    const ggml_tensor * dst = op.dst;
-    const ggml_tensor *queries = dst->src[0], *keys = dst->src[1], *values = dst->src[2],
-                      *mask = dst->src[3];
-    std::array<const float *, max_item_pairs> query_rows;
-    std::array<float *, max_item_pairs> output_rows;
-    std::array<const ggml_fp16_t *, max_item_pairs> biases;
-    std::array<float, max_item_pairs> slopes;
-    const int64_t stream = rows[0].stream;
-    const int64_t all_heads = queries->ne[2];
-    const int64_t head_from = key_head * op.group + first_head;
-    for (int row = 0; row < row_count; row++) {
-        const int64_t at = rows[row].row;
-        biases[row] = rows[row].has_bias
-                          ? reinterpret_cast<const ggml_fp16_t *>(
-                                static_cast<const char *>(mask->data) + at * mask->nb[1] +
-                                stream % mask->ne[3] * mask->nb[3])
-                          : nullptr;
-        for (int head = 0; head < heads; head++) {
-            const int pair = row * heads + head;
-            query_rows[pair] = reinterpret_cast<const float *>(
-                static_cast<const char *>(queries->data) + at * queries->nb[1] +
-                (head_from + head) * queries->nb[2] + stream * queries->nb[3]);
-            output_rows[pair] = reinterpret_cast<float *>(
-                static_cast<char *>(dst->data) + (head_from + head) * dst->nb[1] + at * dst->nb[2] +
-                stream * dst->nb[3]);
+void compute_part(const ggml_tensor * dst, const Part & part, float * work) {
+    const ggml_tensor *queries = dst->src[0], *keys = dst->src[1], *values = dst->src[2];
+    const ggml_tensor *mask = dst->src[3], *sinks = dst->src[4];
+    const Parameters parameters = read_parameters(dst);
+    const int64_t group = queries->ne[2] / keys->ne[2];
+    const int64_t stream = part.rows[0].stream;
+
+    std::array<const ggml_fp16_t *, max_item_pairs> biases = {};
+    for (int row = 0; row < part.row_count; row++) {
+        if (part.rows[row].has_bias) {
+            biases[row] = row_of<ggml_fp16_t>(mask, part.rows[row].row, 0, stream % mask->ne[3]);
         }
     }
-    for (int head = 0; head < heads; head++) {
-        slopes[head] = slope(head_from + head, all_heads, op.parameters.max_bias);
+    std::array<const float *, max_item_pairs> query_rows;
+    std::array<float *, max_item_pairs> output_rows;
+    std::array<float, max_item_pairs> slopes, sink_scores;
+    int pair = 0, each = 0;
+    for (int key_head = 0; key_head < part.key_heads; key_head++) {
+        const int64_t first_head = (part.key_head + key_head) * group + part.head;
+        for (int row = 0; row < part.row_count; row++) {
+            for (int64_t head = first_head; head < first_head + part.heads; head++, pair++) {
+                query_rows[pair] = row_of<float>(queries, part.rows[row].row, head, stream);
+                // Here rows are in dimension 2.
+                output_rows[pair] = row_of<float>(dst, head, part.rows[row].row, stream);
+            }
+        }
+        for (int64_t head = first_head; head < first_head + part.heads; head++, each++) {
+            slopes[each] = slope(head, queries->ne[2], parameters.max_bias);
+            sink_scores[each] = sinks ? static_cast<const float *>(sinks->data)[head] : 0;
+        }
     }
-    AttentionItem item = {};
-    item.keys = static_cast<const char *>(keys->data) + key_head * keys->nb[2] +
-                stream % keys->ne[3] * keys->nb[3];
-    item.values = static_cast<const char *>(values->data) + key_head * values->nb[2] +
-                  stream % values->ne[3] * values->nb[3];
+    AttentionItem item;
+    item.keys = row_of<char>(keys, 0, part.key_head, stream);
+    item.values = row_of<char>(values, 0, part.key_head, stream);
     item.key_stride = keys->nb[1];
     item.value_stride = values->nb[1];
+    item.key_head_stride = keys->nb[2];
+    item.value_head_stride = values->nb[2];
     item.key_type = keys->type;
     item.value_type = values->type;
     item.key_size = static_cast<int>(keys->ne[0]);
     item.value_size = static_cast<int>(values->ne[0]);
-    item.scale = op.parameters.scale;
-    item.softcap = op.parameters.softcap;
-    item.row_count = row_count;
-    item.heads = heads;
-    item.rows = rows;
+    item.scale = parameters.scale;
+    item.softcap = parameters.softcap;
+    item.key_heads = part.key_heads;
+    item.row_count = part.row_count;
+    item.heads = part.heads;
+    item.rows = part.rows;
     item.biases = biases.data();
     item.queries = query_rows.data();
     item.outputs = output_rows.data();
     item.slopes = slopes.data();
-    item.sinks = dst->src[4] ? static_cast<const float *>(dst->src[4]->data) + head_from : nullptr;
-    item.work = op.work;
-    op.kernel(item);
+    item.sinks = sinks ? sink_scores.data() : nullptr;
+    item.work = work;
+    select_kernel()(item);
 }
 
 }  // namespace
@@ -219,32 +244,25 @@ void compute_attention(const ggml_compute_params * params, ggml_tensor * dst) {
         attention_item_floats(keys->ne[0], values->ne[0]) * sizeof(float) + alignment;
     const auto start =
         reinterpret_cast<uintptr_t>(params->wdata) + alignment + params->ith * own_bytes;
-    const int64_t group = queries->ne[2] / keys->ne[2];
-    const Op op = {
-        dst, read_parameters(dst), select_kernel(), group,
-        reinterpret_cast<float *>((start + alignment - 1) / alignment * alignment)};
+    auto * work = reinterpret_cast<float *>((start + alignment - 1) / alignment * alignment);
 
-    const Division division =
-        divide(static_cast<int64_t>(rows.size()), keys->ne[2], group, params->nth);
-    const std::vector<int> ends = cut_blocks(rows, division.rows);
-    const int64_t head_parts = (group + division.heads - 1) / division.heads;
-    const int64_t key_head_parts = (keys->ne[2] + division.key_heads - 1) / division.key_heads;
-    const auto blocks = static_cast<int64_t>(ends.size());
-    const int64_t items = blocks * key_head_parts * head_parts;
-    for (int64_t item = params->ith; item < items;
+    const int64_t group = queries->ne[2] / keys->ne[2];
+    const Division division = divide(rows, keys->ne[2], group, params->nth);
+    const auto blocks = static_cast<int>(division.ends.size());
+    for (int item = params->ith; item < division.items();
          item = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-        // The last blocks of a prompt see the most keys: they come first.
-        const int64_t block = blocks - 1 - item % blocks;
-        const int64_t head_part = item / blocks % head_parts;
-        const int64_t key_head_part = item / blocks / head_parts;
-        const int from = block == 0 ? 0 : ends[block - 1];
-        const int64_t first_head = head_part * division.heads;
-        const auto heads = static_cast<int>(std::min<int64_t>(division.heads, group - first_head));
-        const int64_t key_head = key_head_part * division.key_heads;
-        for (int64_t each = key_head; each < std::min(keys->ne[2], key_head + division.key_heads);
-             each++) {
-            compute_item(op, &rows[from], ends[block] - from, each, first_head, heads);
-        }
+        // The last rows of a prompt see the most keys: they come first.
+        const int block = blocks - 1 - item % blocks;
+        const int begin = block == 0 ? 0 : division.ends[block - 1];
+        Part part;
+        part.rows = &rows[begin];
+        part.row_count = division.ends[block] - begin;
+        part.key_head = item / blocks / division.head_parts * division.key_heads;
+        part.key_heads =
+            static_cast<int>(std::min<int64_t>(division.key_heads, keys->ne[2] - part.key_head));
+        part.head = item / blocks % division.head_parts * division.heads;
+        part.heads = static_cast<int>(std::min<int64_t>(division.heads, group - part.head));
+        compute_part(dst, part, work);
     }
 }
 

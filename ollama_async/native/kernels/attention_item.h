@@ -11,13 +11,15 @@ namespace own {
 
 constexpr int max_item_pairs = 128;
 
-// Some rows, and some of the query heads that have the same key head. A pair is a row and a head;
-// it is numbered row * heads + head.
+// Some rows, and some of the query heads of one or more key heads. A pair is a row and a query
+// head; it is numbered (key head * row_count + row) * heads + head.
 struct AttentionItem {
-    const char * keys;  // of cell 0; `key_stride` bytes to the next cell
+    const char * keys;  // of cell 0 and the first key head; `key_stride` bytes to the next cell
     const char * values;
     size_t key_stride;
     size_t value_stride;
+    size_t key_head_stride;
+    size_t value_head_stride;
     ggml_type key_type;
     ggml_type value_type;
     int key_size;  // dimensions; multiples of 16
@@ -25,14 +27,15 @@ struct AttentionItem {
     float scale;
     float softcap;  // 0: none
 
+    int key_heads;
     int row_count;
-    int heads;
+    int heads;                           // of each key head
     const VisibleRow * rows;             // by row
     const ggml_fp16_t * const * biases;  // by row: its mask, if the row has a bias
     const float * const * queries;       // by pair
     float * const * outputs;             // by pair
-    const float * slopes;                // by head: of the bias
-    const float * sinks;                 // by head; nullptr: none
+    const float * slopes;                // by key head and head: of the bias
+    const float * sinks;                 // by key head and head; nullptr: none
     float * work;                        // attention_item_floats()
 };
 

@@ -115,6 +115,10 @@ template <class V> class ItemKernel {
     using Floats = typename V::Floats;
 
     const AttentionItem & item;
+    // Of the current key head.
+    const char * keys;
+    const char * values;
+    int first_pair = 0;
     // Of the current tile. Keys `first` to `last` are seen by one of the rows.
     float * const tile_k;
     float * const tile_v;
@@ -136,6 +140,8 @@ template <class V> class ItemKernel {
   public:
     explicit ItemKernel(const AttentionItem & which)
         : item(which),
+          keys(item.keys),
+          values(item.values),
           tile_k(item.work),
           tile_v(tile_k + tile_keys * item.key_size),
           greatest(tile_v + tile_keys * item.value_size),
@@ -149,14 +155,15 @@ template <class V> class ItemKernel {
           weights(column_end + max_item_pairs) {}
 
     void run() {
-        for (int pair = 0; pair < item.row_count * item.heads; pair++) {
+        const int pairs = item.key_heads * item.row_count * item.heads;
+        for (int pair = 0; pair < pairs; pair++) {
             greatest[pair] = unseen;
             total[pair] = 0;
             std::memset(
                 item.outputs[pair], 0, static_cast<size_t>(item.value_size) * sizeof(float));
         }
         visit(0, item.row_count, 0);
-        for (int pair = 0; pair < item.row_count * item.heads; pair++) {
+        for (int pair = 0; pair < pairs; pair++) {
             finish(pair);
         }
     }
@@ -196,10 +203,19 @@ template <class V> class ItemKernel {
         const bool has_bias = std::any_of(
             item.rows + from, item.rows + to, [](const VisibleRow & row) { return row.has_bias; });
         if (!has_bias && (to - from) * item.heads >= V::pairs_for_columns) {
-            visit_in_columns(from, to, tile, stop);
+            for (int key_head = 0; key_head < item.key_heads; key_head++) {
+                select(key_head);
+                visit_in_columns(from, to, tile, stop);
+            }
         } else {
             visit_one_by_one(from, to, tile, stop);
         }
+    }
+
+    void select(int key_head) {
+        keys = item.keys + key_head * item.key_head_stride;
+        values = item.values + key_head * item.value_head_stride;
+        first_pair = key_head * item.row_count * item.heads;
     }
 
     // ------------------------------------------------------------------ tiles
@@ -218,10 +234,10 @@ template <class V> class ItemKernel {
         const int next = std::min(longest->end, base + 2 * tile_keys);
         for (int at = base + tile_keys; at < next; at++) {
             prefetch(
-                item.keys + longest->cells[at] * item.key_stride,
+                keys + longest->cells[at] * item.key_stride,
                 ggml_row_size(item.key_type, item.key_size));
             prefetch(
-                item.values + longest->cells[at] * item.value_stride,
+                values + longest->cells[at] * item.value_stride,
                 ggml_row_size(item.value_type, item.value_size));
         }
         return longest->cells + base;
@@ -236,10 +252,10 @@ template <class V> class ItemKernel {
     void convert_tile(const int32_t * cells) {
         for (int key = first; key < last; key++) {
             convert<V>(
-                item.key_type, item.keys + cells[key] * item.key_stride, item.key_size,
+                item.key_type, keys + cells[key] * item.key_stride, item.key_size,
                 tile_k + key * item.key_size);
             convert<V>(
-                item.value_type, item.values + cells[key] * item.value_stride, item.value_size,
+                item.value_type, values + cells[key] * item.value_stride, item.value_size,
                 tile_v + key * item.value_size);
         }
     }
@@ -263,29 +279,31 @@ template <class V> class ItemKernel {
             k[key] = tile_k + key * item.key_size;
             v[key] = tile_v + key * item.value_size;
         }
+        // Tile by tile, as the heads of a cell are beside each other in memory.
         for (; tile < stop; tile++) {
-            const int32_t * cells = choose_tile(from, to, tile);
-            if (first >= last) {
-                continue;
-            }
-            if (is_direct) {
-                for (int key = 0; key < tile_keys; key++) {
-                    const int64_t cell = cells[std::clamp(key, first, last - 1)];
-                    k[key] = item.keys + cell * item.key_stride;
-                    v[key] = item.values + cell * item.value_stride;
+            for (int key_head = 0; key_head < item.key_heads; key_head++) {
+                select(key_head);
+                const int32_t * cells = choose_tile(from, to, tile);
+                if (is_direct && first < last) {
+                    for (int key = 0; key < tile_keys; key++) {
+                        const int64_t cell = cells[std::clamp(key, first, last - 1)];
+                        k[key] = keys + cell * item.key_stride;
+                        v[key] = values + cell * item.value_stride;
+                    }
+                    attend_row<Halfs>(from, tile, cells, key_head, k, v);
+                    continue;
                 }
-                attend_row<Halfs>(from, tile, cells, k, v);
-                continue;
-            }
-            convert_tile(cells);
-            for (int row = from; row < to; row++) {
-                attend_row<Singles>(row, tile, cells, k, v);
+                convert_tile(cells);
+                for (int row = from; row < to; row++) {
+                    attend_row<Singles>(row, tile, cells, key_head, k, v);
+                }
             }
         }
     }
 
     template <class Load> void attend_row(
-        int row, int tile, const int32_t * cells, const void * const * k, const void * const * v) {
+        int row, int tile, const int32_t * cells, int key_head, const void * const * k,
+        const void * const * v) {
         const int begin = std::max(item.rows[row].begin - tile * tile_keys, first);
         const int end = std::min(item.rows[row].end - tile * tile_keys, last);
         if (begin >= end) {
@@ -300,7 +318,8 @@ template <class V> class ItemKernel {
         for (int head = 0; head < item.heads; head++) {
             const float * slope_bias = item.rows[row].has_bias ? bias : nullptr;
             attend_pair<Load>(
-                row * item.heads + head, begin, end, k, v, slope_bias, item.slopes[head]);
+                first_pair + row * item.heads + head, begin, end, k, v, slope_bias,
+                item.slopes[key_head * item.heads + head]);
         }
     }
 
@@ -402,11 +421,11 @@ template <class V> class ItemKernel {
     // ------------------------------------------------------------------ many pairs
 
     void visit_in_columns(int from, int to, int tile, int stop) {
-        const int first_pair = from * item.heads;
+        const int begin = first_pair + from * item.heads;
         const int pairs = (to - from) * item.heads;
         const int vectors = (pairs + lanes - 1) / lanes;
         for (int vector = 0; vector < vectors; vector++) {
-            load_columns(first_pair, pairs, vector);
+            load_columns(begin, pairs, vector);
         }
         for (; tile < stop; tile++) {
             convert_tile(choose_tile(from, to, tile));
@@ -419,18 +438,18 @@ template <class V> class ItemKernel {
             }
         }
         for (int vector = 0; vector < vectors; vector++) {
-            store_columns(first_pair, pairs, vector);
+            store_columns(begin, pairs, vector);
         }
     }
 
     // Lanes beyond the last pair repeat it.
-    void load_columns(int first_pair, int pairs, int vector) {
+    void load_columns(int begin, int pairs, int vector) {
         const float * q[lanes];
         const float * out[lanes];
         for (int lane = 0; lane < lanes; lane++) {
             const int column = vector * lanes + lane;
-            const int pair = first_pair + std::min(column, pairs - 1);
-            const VisibleRow & row = item.rows[pair / item.heads];
+            const int pair = begin + std::min(column, pairs - 1);
+            const VisibleRow & row = item.rows[(pair - first_pair) / item.heads];
             q[lane] = item.queries[pair];
             out[lane] = item.outputs[pair];
             column_greatest[column] = greatest[pair];
@@ -442,7 +461,7 @@ template <class V> class ItemKernel {
         transpose_rows(out, item.value_size, columns_out + vector * lanes * item.value_size);
     }
 
-    void store_columns(int first_pair, int pairs, int vector) {
+    void store_columns(int begin, int pairs, int vector) {
         const float * columns = columns_out + vector * lanes * item.value_size;
         const int count = std::min(lanes, pairs - vector * lanes);
         for (int at = 0; at < item.value_size; at += lanes) {
@@ -453,13 +472,13 @@ template <class V> class ItemKernel {
             }
             V::transpose(block);
             for (int lane = 0; lane < count; lane++) {
-                V::store(item.outputs[first_pair + vector * lanes + lane] + at, block[lane]);
+                V::store(item.outputs[begin + vector * lanes + lane] + at, block[lane]);
             }
         }
         for (int lane = 0; lane < count; lane++) {
             const int column = vector * lanes + lane;
-            greatest[first_pair + column] = column_greatest[column];
-            total[first_pair + column] = column_total[column];
+            greatest[begin + column] = column_greatest[column];
+            total[begin + column] = column_total[column];
         }
     }
 
@@ -663,7 +682,9 @@ template <class V> class ItemKernel {
         float sum = total[pair];
         auto factor = V::all(1);
         if (item.sinks) {
-            const float sink = item.sinks[pair % item.heads] * log2_e;
+            const float sink =
+                item.sinks[pair / (item.row_count * item.heads) * item.heads + pair % item.heads] *
+                log2_e;
             const float most = std::max(greatest[pair], sink);
             factor = power_of_2<V>(V::sub(V::all(greatest[pair]), V::all(most)));
             sum = sum * V::one(factor) + V::one(power_of_2<V>(V::sub(V::all(sink), V::all(most))));
