@@ -11,6 +11,10 @@ EmbeddingKind = Literal["", "encoder", "whole", "split"]
 as a decoder with one, which must evaluate a ``whole`` input at once or may ``split`` it."""
 
 
+CELLS_PER_CHAT = 512
+"""Tokens of the KV cache that a chat takes, for planning: most are shorter."""
+
+
 class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     """All 0: unknown, as in a model without tensors.
 

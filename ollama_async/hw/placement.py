@@ -6,6 +6,10 @@ the model's context takes
 - at most half of the memory left after the weights, and
 - on a CPU at most :data:`CPU_CACHE_LIMIT_BYTES`, because the library zeroes the whole cache while
   it loads.
+
+That is for slots with a cache of their own. A CPU may have one pool of cells instead, in the same
+memory, with more places for requests (:func:`choose_pool`). The worker decides when it knows what
+computes its attention.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from ollama_async.core.model_shape import EmbeddingKind, ModelShape
+from ollama_async.core.model_shape import CELLS_PER_CHAT, EmbeddingKind, ModelShape
 from ollama_async.hw.machine import Gpu, Machine
 
 CPU = "cpu"
@@ -32,6 +36,16 @@ MAX_SLOTS = 32
 
 CPU_CACHE_LIMIT_BYTES = 1 << 30
 """A CPU zeroes so much fresh memory in about half a second (at 1.75 to 1.95 GB/s)."""
+
+MAX_CELLS = 1 << 16
+"""Of a pool. Each token of a step has a mask over all cells in use: 64 MiB for 512 tokens."""
+
+_FREE_CELLS = 1 << 14
+_WEIGHTS_PER_CELL = 2048
+"""A single thread fills the mask: for each row of a step 1 to 3 ns for each cell in use. With so
+many bytes of weights for a cell that is up to a tenth of what the row costs (measured: 5 % of a
+step of 32 rows for models of 0.1 to 0.5 GB, whose cache is full). A tiny model may have
+``_FREE_CELLS``, where it is a fifth: 0.5 ms of a step of 32 rows."""
 
 EMBEDDING_SLOTS = 64
 """Requests that an embedding model has at a time; they need no memory of their own. Two full
@@ -93,6 +107,13 @@ class LoadParameters(msgspec.Struct, frozen=True, kw_only=True):
     shape: ModelShape = ModelShape()
     embedding: EmbeddingKind = ""
     reads_media: bool = False
+
+
+class Pool(msgspec.Struct, frozen=True):
+    """One KV cache of ``cells`` for ``slots`` requests at a time."""
+
+    cells: int
+    slots: int
 
 
 class MemoryEstimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,11 +190,28 @@ def choose_slots(load: LoadParameters, *, available_bytes: int, num_parallel: in
     return max(1, min(MAX_SLOTS, cache_bytes // per_slot))
 
 
-def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
-    """Of an embedding model whatever its slots: its KV cache, if it has one, is of one batch or of
-    the longest input, and then there are logits of all tokens of a step.
+def choose_pool(load: LoadParameters, *, slots: int, num_parallel: int) -> Pool | None:
+    """In the memory of so many slots with their own cache; None: the model cannot have one.
+    ``num_parallel`` as in :func:`choose_slots`.
     """
-    outputs = slots
+    shape = load.shape
+    is_plain = shape.masks == 1 and not shape.state_bytes and not shape.scored_heads
+    if not load.on_cpu or load.embedding or not is_plain or not load.cache_bytes_per_token:
+        return None
+    most = min(MAX_CELLS, max(_FREE_CELLS, load.weights_bytes // _WEIGHTS_PER_CELL))
+    whole = _cells(load)
+    cells = max(whole, min(slots * whole, most // _CELLS_STEP * _CELLS_STEP))
+    return Pool(cells, num_parallel or max(1, min(MAX_SLOTS, cells // CELLS_PER_CHAT)))
+
+
+def estimate_memory(
+    load: LoadParameters, *, slots: int, pool: Pool | None = None
+) -> MemoryEstimate:
+    """Of an embedding model whatever its slots: its KV cache, if it has one, is of one batch or of
+    the longest input, and then there are logits of all tokens of a step. With a ``pool``: whether
+    it is used or not.
+    """
+    outputs = max(slots, pool.slots) if pool else slots
     has_output_layer = load.embedding != "encoder"
     if load.embedding:
         rows = _embedding_rows(load)
@@ -188,15 +226,18 @@ def estimate_memory(load: LoadParameters, *, slots: int) -> MemoryEstimate:
     return MemoryEstimate(
         weights_bytes=weights,
         cache_bytes=_bytes_per_slot(load) * slots,
-        compute_bytes=max(min_compute, _scratch_bytes(load) + logits)
+        compute_bytes=max(min_compute, _scratch_bytes(load, pool) + logits)
         + (_MEDIA_BYTES if load.reads_media else 0),
     )
 
 
-def unwritten_bytes(load: LoadParameters) -> int:
+def unwritten_bytes(load: LoadParameters, pool: Pool | None = None) -> int:
     """Memory that is allocated, but never written, and so never used: the engine library has space
-    for the logits of all tokens, which an encoder does not compute.
+    for the logits of all tokens, which an encoder does not compute; and of all sequences of a pool,
+    most of which are idle.
     """
+    if pool is not None:
+        return pool.cells // CELLS_PER_CHAT * load.shape.vocab_size * _LOGIT_BYTES
     if load.embedding != "encoder":
         return 0
     return _embedding_rows(load) * load.shape.vocab_size * _SCORE_BYTES
@@ -218,14 +259,17 @@ def _cells(load: LoadParameters) -> int:
     return -(-load.num_ctx // _CELLS_STEP) * _CELLS_STEP
 
 
-def _scratch_bytes(load: LoadParameters) -> int:
+def _scratch_bytes(load: LoadParameters, pool: Pool | None = None) -> int:
     """Working memory of one step: for each token its part of the largest layer, a mask over the
-    context, and the scores of each head if attention is not fused.
+    context or the pool, and the scores of each head if attention is not fused.
     """
     shape = load.shape
     if not shape.row_bytes:
         return 0
     heads = shape.scored_heads if load.is_fused else max(shape.heads, shape.scored_heads)
     mask_bytes = shape.masks * (_FUSED_MASK_BYTES if load.is_fused else _SCORE_BYTES)
-    per_token = shape.row_bytes + _cells(load) * (mask_bytes + heads * _SCORE_BYTES)
+    masked = _cells(load) * (mask_bytes + heads * _SCORE_BYTES)
+    if pool is not None:  # whose attention is fused
+        masked = max(masked, pool.cells * shape.masks * _FUSED_MASK_BYTES)
+    per_token = shape.row_bytes + masked
     return _BASE_BYTES + shape.vocab_size * _VOCABULARY_BYTES + load.batch_size * per_token

@@ -152,8 +152,10 @@ class LoadPlanner:
         on_cpu = device == CPU
         threads = cores - 1 if cores >= _GATEWAY_CORES_FROM else cores
         gpu_layers = -1 if options.num_gpu is None else options.num_gpu
-        total_bytes = placement.estimate_memory(load, slots=slots).total_bytes
-        private_bytes = total_bytes + placement.unwritten_bytes(load)
+        num_parallel = self._settings.num_parallel
+        pool = placement.choose_pool(load, slots=slots, num_parallel=num_parallel)
+        total_bytes = placement.estimate_memory(load, slots=slots, pool=pool).total_bytes
+        private_bytes = total_bytes + placement.unwritten_bytes(load, pool)
         return LoadPlan(
             demand={device: total_bytes},
             slots=slots,
@@ -165,6 +167,8 @@ class LoadPlanner:
                 projector=target.projector,
                 num_ctx=load.num_ctx,
                 slots=slots,
+                pool_slots=pool.slots if pool else 0,
+                pool_cells=pool.cells if pool else 0,
                 threads=min(options.num_thread or threads, cores),
                 batch_size=load.batch_size,
                 gpu_layers=0 if on_cpu else gpu_layers,
@@ -175,7 +179,7 @@ class LoadPlanner:
             ),
             environ={**self._environ, "CUDA_VISIBLE_DEVICES": "" if on_cpu else device},
             limits=ResourceLimits(
-                slots=slots,
+                slots=max(slots, pool.slots) if pool else slots,
                 num_ctx=load.num_ctx,
                 memory_bytes=_memory_limit(private_bytes, cores, on_cpu=on_cpu),
             ),

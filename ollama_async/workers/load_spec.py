@@ -24,6 +24,9 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     ``gpu_layers``: -1 = all that fit. ``adapters``: paths of LoRA GGUFs.
     ``projector``: path of a GGUF, or "". ``avoids_kernels``: our own are not used.
 
+    ``pool_cells``: of one KV cache for all, at least ``num_ctx``, which the worker may have instead
+    of one for each of the ``slots``; then it has ``pool_slots``. 0: it may not.
+
     ``embedding``: how it embeds or ranks, if it does. Then ``num_ctx`` is the longest input,
     ``slots`` are requests at a time, and ``batch_size`` is for batches of several inputs.
 
@@ -35,6 +38,8 @@ class LoadSpec(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     num_ctx: int
     slots: int
+    pool_slots: int = 0
+    pool_cells: int = 0
     threads: int = 0
     batch_size: int = DEFAULT_BATCH
     gpu_layers: int = 0

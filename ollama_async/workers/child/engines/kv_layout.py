@@ -1,16 +1,36 @@
-"""How an engine lays out its KV cache."""
+"""How a generating model's KV cache is laid out: separate caches, or one pool of cells."""
 
 from __future__ import annotations
+
+import msgspec
+
+from ollama_async.core.model_shape import CELLS_PER_CHAT
+from ollama_async.workers.load_spec import LoadSpec
 
 MAX_SEQUENCES = 256
 """The library's own limit."""
 
-CELLS_PER_CHAT = 512
-"""What an idle chat is assumed to hold, on average."""
 
-
-def count_sequences(slots: int, cells: int) -> int:
-    """Sequences of a pool: those that run, and as many idle ones as its cells may hold. Each costs
-    a row in the library's buffer of logits.
+class KVLayout(msgspec.Struct, frozen=True):
+    """``sequences`` in ``cells``, for ``slots`` requests at a time; see
+    :class:`~.engine.EngineFacts`.
     """
-    return max(slots, min(MAX_SEQUENCES, slots + cells // CELLS_PER_CHAT))
+
+    slots: int
+    sequences: int
+    cells: int
+    is_pooled: bool
+
+
+def separate_caches(spec: LoadSpec) -> KVLayout:
+    """``num_ctx`` cells for each slot."""
+    return KVLayout(spec.slots, spec.slots, spec.slots * spec.num_ctx, is_pooled=False)
+
+
+def pool_of(slots: int, cells: int) -> KVLayout:
+    """Its sequences are those that run, and as many idle chats as the cells may hold. Each costs a
+    row in the library's buffer of logits.
+    """
+    slots = min(slots, MAX_SEQUENCES)
+    sequences = min(MAX_SEQUENCES, slots + cells // CELLS_PER_CHAT)
+    return KVLayout(slots, sequences, cells, is_pooled=True)

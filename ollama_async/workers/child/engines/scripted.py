@@ -44,7 +44,7 @@ from ollama_async.workers.child.engines.engine import (
     SpanEmbeddings,
     SpanShape,
 )
-from ollama_async.workers.child.engines.kv_layout import count_sequences
+from ollama_async.workers.child.engines.kv_layout import KVLayout, pool_of
 from ollama_async.workers.load_spec import LoadSpec
 
 _BYTES = 256
@@ -96,16 +96,18 @@ class Scripted:
         self._answer = [tokens[piece] for piece in pieces]
         self._end = len(self._pieces) - 1
         slots, num_ctx = script.slots or slots, script.num_ctx or num_ctx
-        cells = max(script.cells, num_ctx) if script.cells else slots * num_ctx
-        sequences = count_sequences(slots, cells) if script.cells else slots
+        layout = KVLayout(slots, slots, slots * num_ctx, is_pooled=False)
+        if script.cells:
+            layout = pool_of(slots, max(script.cells, num_ctx))
+        cells, sequences = layout.cells, layout.sequences
         reads_media = not {"vision", "audio"}.isdisjoint(script.capabilities)
         self.projector = ScriptedProjector(script.capabilities) if reads_media else None
         self.facts = EngineFacts(
-            slots=slots,
+            slots=layout.slots,
             sequences=sequences,
             num_ctx=num_ctx,
             cells=cells,
-            is_pooled=script.cells > 0,
+            is_pooled=layout.is_pooled,
             is_invariant=True,
             can_draft=script.drafts,
             vocab_size=len(self._pieces),
