@@ -121,7 +121,8 @@ class Service:
             self._serve_embeddings(embedder)
         else:
             # with every slot decoding, the smallest chunk of a prompt must still fit
-            batch_size = max(self._spec.batch_size, self._spec.slots + MIN_CHUNK)
+            slots = max(self._spec.slots, self._spec.pool_slots)
+            batch_size = max(self._spec.batch_size, slots + MIN_CHUNK)
             spec = msgspec.structs.replace(self._spec, batch_size=batch_size)
             engine = generator = self._load(open_engine, spec)
             self._serve_answers(generator)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ollama_async.workers.child.engines.engine import Row
-from ollama_async.workers.child.engines.llama_cpp import (
+from ollama_async.workers.child.engines.llama_padding import (
     ACCELERATOR_COST,
     CPU_COST,
     PassCost,

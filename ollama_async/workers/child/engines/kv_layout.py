@@ -11,6 +11,10 @@ MAX_SEQUENCES = 256
 """The library's own limit."""
 
 
+CELLS_STEP = 256
+"""The library rounds the cells of a cache up to a multiple."""
+
+
 class KVLayout(msgspec.Struct, frozen=True):
     """``sequences`` in ``cells``, for ``slots`` requests at a time; see
     :class:`~.engine.EngineFacts`.
@@ -20,6 +24,10 @@ class KVLayout(msgspec.Struct, frozen=True):
     sequences: int
     cells: int
     is_pooled: bool
+
+
+def round_up(cells: int) -> int:
+    return -(-cells // CELLS_STEP) * CELLS_STEP
 
 
 def separate_caches(spec: LoadSpec) -> KVLayout:

@@ -1,14 +1,19 @@
 """Engine ``llama_cpp``: GGUF models through llama-cpp-python's low-level API.
 
 Kernels, tokenizer, samplers and KV cache are the library's. Ours is one batch for all sequences.
-Rows are sorted by slot; padding rows are removed right after the step.
+Rows are sorted by slot.
+
+With separate caches (one "stream" of the library for each slot) padding rows join what the library
+would otherwise evaluate one after the other; they are removed right after the step. In a pool (one
+unified cache) all rows are one pass, a copy only marks the cells of its source, and cells that
+several slots share are never moved.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate, groupby, pairwise, zip_longest
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, zip_longest
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +35,7 @@ from ollama_async.workers.child.engines.engine import (
     SavedState,
     SpanEmbeddings,
 )
+from ollama_async.workers.child.engines.kv_layout import KVLayout
 from ollama_async.workers.child.engines.llama_batch import (
     FAILURES,
     INVALID_BATCH,
@@ -37,21 +43,23 @@ from ollama_async.workers.child.engines.llama_batch import (
     SlotPositions,
     SpanBatch,
 )
-from ollama_async.workers.child.engines.llama_kernels import (
-    STOCK,
-    KernelChoice,
-    KernelUse,
-    try_kernels,
+from ollama_async.workers.child.engines.llama_context import (
+    OpenContext,
+    max_outputs,
+    open_context,
 )
+from ollama_async.workers.child.engines.llama_kernels import STOCK, KernelChoice
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
-    apply_adapters,
-    max_outputs,
     open_adapters,
-    open_context,
     open_model,
     threads_of,
+)
+from ollama_async.workers.child.engines.llama_padding import (
+    ACCELERATOR_COST,
+    CPU_COST,
+    find_padding_slots,
 )
 from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Sampler
 from ollama_async.workers.child.engines.logits import Logits, log_probabilities
@@ -62,59 +70,12 @@ if TYPE_CHECKING:
     from ollama_async.workers.child.engines.llama_projector import LlamaProjector
 
 
-class PassCost(msgspec.Struct, frozen=True):
-    """The cost of a pass, in units of one more row in a pass of at least two: ``lone`` for a single
-    row, otherwise ``fixed`` + its rows.
-    """
-
-    lone: float
-    fixed: float
-
-    def __call__(self, rows: int) -> float:
-        return self.lone if rows == 1 else self.fixed + rows
-
-
-CPU_COST = PassCost(lone=6, fixed=8)
-"""Typical of known CPUs: a lone row costs 2.5 to 13 rows, a pass 7 to 30 (bench/README.md)."""
-ACCELERATOR_COST = PassCost(lone=64, fixed=64)
-"""There, a pass costs nearly the same whatever its rows."""
-
-
-def find_padding_slots(
-    ordered: Sequence[Row], cost: PassCost, has_space: Callable[[int], bool]
-) -> list[int]:
-    """Idle slots in which a padding row pays. ``ordered``: the rows of the step, by slot.
-
-    With a KV buffer per sequence, the library evaluates only sequences with consecutive numbers
-    together. Each such run is one pass over the weights, which costs as much as several rows. A
-    padding row, in an idle slot, joins the runs on both sides of it.
-
-    Only rows of one token count: a prompt's chunk is a pass by itself, except its first token.
-    """
-    if ordered[-1].slot - ordered[0].slot < len(ordered):
-        return []
-    chosen: list[int] = []
-    group = 0
-    # slot - index is the same in a run of consecutive slots
-    runs = groupby(enumerate(ordered), lambda each: each[1].slot - each[0])
-    for before, run in pairwise([[], *([row for _, row in run] for _, run in runs)]):
-        rows = sum(len(row.tokens) == 1 for row in run)
-        idle = range(before[-1].slot + 1, run[0].slot) if before else range(0)
-        joined = group + len(idle) + rows
-        is_worth = group and rows and cost(joined) < cost(group) + cost(rows)
-        if is_worth and all(map(has_space, idle)):
-            chosen += idle
-            group = joined
-        else:
-            group = rows
-    return chosen
-
-
-def _state_layout(spec: LoadSpec, *, is_on_device: bool) -> str:
+def _state_layout(spec: LoadSpec, layout: KVLayout, *, is_on_device: bool) -> str:
     """See :class:`EngineFacts`. A state has a part for each buffer of the cache."""
+    buffers = 1 if layout.is_pooled else layout.sequences
     library = Path(lib._lib._name).stat()  # noqa: SLF001  # the binding's own handle
     build = f"{llama_cpp.__version__} {library.st_size} {library.st_mtime_ns}"
-    cache = f"{spec.slots} {spec.cache_type} {spec.flash_attention} {is_on_device}"
+    cache = f"{buffers} {spec.cache_type} {spec.flash_attention} {is_on_device}"
     return f"llama.cpp {build}, cache {cache}"
 
 
@@ -144,12 +105,11 @@ def load(
     try:
         adapters = open_adapters(spec, model, log)
         projector = _open_projector(spec, model, progress, log)
-        context = open_context(spec, model, log)
+        opened = open_context(spec, model, adapters, log, kernels)
     except BaseException:
         lib.llama_model_free(model)
         raise
-    apply_adapters(context, adapters)
-    return LlamaCpp(spec, model, context, log, try_kernels(kernels, context), projector)
+    return LlamaCpp(spec, model, opened, log, projector)
 
 
 def _open_projector(
@@ -174,38 +134,40 @@ class LlamaCpp:
         self,
         spec: LoadSpec,
         model: Any,
-        context: Any,
+        opened: OpenContext,
         log: LogCapture,
-        kernels: KernelUse,
         projector: LlamaProjector | None = None,
     ) -> None:
         self.projector = projector
         self._model = model
-        self._context = context
+        self._context = context = opened.context
+        layout = opened.layout
         self._memory = lib.llama_get_memory(context)
         self._tokenizer = LlamaTokenizer(model)
         self._window: int = lib.llama_model_n_swa(model)
-        self._batch = LlamaBatch(lib.llama_n_batch(context), spec.slots)
+        self._batch = LlamaBatch(lib.llama_n_batch(context), layout.sequences)
         self._batch_size = spec.batch_size
-        self._positions = [SlotPositions() for _ in range(spec.slots)]
+        self._positions = [SlotPositions() for _ in range(layout.sequences)]
         self._has_dimensions = lib.llama_model_rope_type(model) in _ROPE_WITH_DIMENSIONS
         self._candidates = CandidateArray(self._tokenizer.size)
-        self._samplers: list[Sampler | None] = [None] * spec.slots
+        self._samplers: list[Sampler | None] = [None] * layout.sequences
         self._has_pending_moves = False  # shifts and copies that the next decode performs
-        rows = max_outputs(spec.slots)
-        self._logits: Logits = np.zeros((rows, self._tokenizer.size), np.float32)
+        self._sharing: set[int] = set()  # slots that may have cells in common
+        self._logits: Logits = np.zeros((0, 0), np.float32)
+        self._logits_shape = max_outputs(layout.sequences), self._tokenizer.size
         self._logits_address = 0
         self._row_of: dict[int, int] = {}  # slots of the last step, and their rows of logits
         template: bytes | None = lib.llama_model_chat_template(model, None)
         projector_bytes = Path(spec.projector).stat().st_size if projector else 0
         can_trim = not (lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model))
         self.facts = EngineFacts(
-            slots=spec.slots,
-            sequences=spec.slots,
+            slots=layout.slots,
+            sequences=layout.sequences,
             num_ctx=spec.num_ctx,
-            cells=spec.slots * spec.num_ctx,
-            is_invariant=kernels.is_invariant and not log.device_bytes(),
-            kernels=kernels.text,
+            cells=layout.cells,
+            is_pooled=layout.is_pooled,
+            is_invariant=opened.kernels.is_invariant and not log.device_bytes(),
+            kernels=opened.kernels.text,
             vocab_size=self._tokenizer.size,
             weights_bytes=lib.llama_model_size(model) + log.bytes_of("LoRA") + projector_bytes,
             cache_bytes=log.bytes_of("KV", "RS"),
@@ -219,7 +181,7 @@ class LlamaCpp:
             can_trim=can_trim,
             can_trim_restored=can_trim and not self._window,
             can_draft=can_trim and not self._window,
-            state_layout=_state_layout(spec, is_on_device=bool(log.device_bytes())),
+            state_layout=_state_layout(spec, layout, is_on_device=bool(log.device_bytes())),
         )
         self._threads = ThreadCount(threads_of(spec))
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
@@ -270,7 +232,7 @@ class LlamaCpp:
                 for row in ordered
             ]
         padding = []
-        if self.facts.can_trim:
+        if self.facts.can_trim and not self.facts.is_pooled:
             slots = find_padding_slots(ordered, self._pass_cost, self._has_space)
             padding = [Row(slot, (0,), self._end_of(slot), samples=False) for slot in slots]
         if padding:
@@ -326,6 +288,8 @@ class LlamaCpp:
         is_whole = lib.llama_memory_seq_rm(self._memory, slot, position, -1)
         if is_whole and not self._lacks_window(slot, position):
             positions.trim(length)
+            if not length:
+                self._sharing.discard(slot)
             return True
         self._clear(slot)
         return False
@@ -335,7 +299,9 @@ class LlamaCpp:
         end = self._positions[source].of(length)
         if not self.facts.can_trim and end != self._end_of(source):
             return False
-        if not self._copy_cells(source, target):
+        if self.facts.is_pooled:
+            self._mark_cells(source, target, end)
+        elif not self._copy_cells(source, target):
             lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self._has_pending_moves = True
         self._positions[target].copy(self._positions[source])
@@ -384,16 +350,47 @@ class LlamaCpp:
         return bool(lib.llama_state_seq_set_data(self._context, _bytes_of(state), size, slot))
 
     def share(self, source: int, target: int, length: int) -> None:
-        raise NotImplementedError  # there is no pool yet
+        end = self._positions[source].of(length)
+        lib.llama_memory_seq_rm(self._memory, target, 0, end)
+        self._mark_cells(source, target, end)
+
+    def _mark_cells(self, source: int, target: int, end: int) -> None:
+        """``target`` holds the cells of ``source`` before position ``end``, too."""
+        lib.llama_memory_seq_cp(self._memory, source, target, 0, end)
+        self._sharing |= {source, target}
+
+    def _unshare(self, slot: int) -> None:
+        """Give the slot cells of its own.
+
+        :raises EngineError: there are too few.
+        """
+        if self._has_pending_moves:
+            self._perform_moves(slot)
+        state = np.empty(self.state_bytes(slot), np.uint8)
+        length = self._end_of(slot)
+        if not self.save(slot, state) or not self.restore(slot, state, length):
+            raise EngineError("no room in the KV cache to shift what is shared")
+
+    def _perform_moves(self, slot: int) -> None:
+        """Any decode does: here of one token, which is removed again."""
+        end = self._end_of(slot)
+        self._batch.fill([Row(slot, (0,), end, samples=False)])
+        status = lib.llama_decode(self._context, self._batch.raw)
+        lib.llama_memory_seq_rm(self._memory, slot, end, -1)
+        if status != 0:
+            raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
+        self._has_pending_moves = False
 
     def shift(self, slot: int, keep: int, discard: int) -> None:
+        if slot in self._sharing:
+            self._unshare(slot)
         if not lib.llama_memory_seq_rm(self._memory, slot, keep, keep + discard):
             raise EngineError("this model cannot forget a part of its context")
         lib.llama_memory_seq_add(self._memory, slot, keep + discard, -1, -discard)
         self._has_pending_moves = True
 
     def close(self) -> None:
-        for slot in range(self.facts.slots):
+        for slot in range(self.facts.sequences):
             self.end(slot)
         if self.projector is not None:
             self.projector.close()
@@ -442,7 +439,7 @@ class LlamaCpp:
         address = ctypes.addressof(pointer.contents)
         if address != self._logits_address:  # it moves only when the library enlarges it
             self._logits_address = address
-            self._logits = np.ctypeslib.as_array(pointer, self._logits.shape)
+            self._logits = np.ctypeslib.as_array(pointer, self._logits_shape)
         return self._logits
 
     def _end_of(self, slot: int) -> int:
@@ -456,6 +453,7 @@ class LlamaCpp:
     def _clear(self, slot: int) -> None:
         lib.llama_memory_seq_rm(self._memory, slot, -1, -1)
         self._positions[slot].trim(0)
+        self._sharing.discard(slot)
 
     def _lacks_window(self, slot: int, length: int) -> bool:
         """Whether sliding-window layers have lost tokens that position ``length`` attends to."""

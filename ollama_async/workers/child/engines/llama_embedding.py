@@ -38,6 +38,7 @@ from ollama_async.workers.child.engines.llama_model import (
     create_context,
     open_adapters,
     open_model,
+    read_metadata,
     threads_of,
 )
 from ollama_async.workers.child.engines.thread_count import ThreadCount
@@ -98,7 +99,7 @@ def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
     params.n_seq_max = min(_sequences(model), params.n_batch)
     params.embeddings = True
     params.kv_unified = True
-    pooling = _metadata(model, _metadata(model, b"general.architecture") + b".pooling_type")
+    pooling = read_metadata(model, read_metadata(model, b"general.architecture") + b".pooling_type")
     if not pooling:  # the library would not pool at all
         params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
     elif pooling not in _POOLING_TYPES:  # it would abort the process
@@ -116,12 +117,6 @@ def _sequences(model: Any) -> int:
     """Recurrent layers split a batch of inputs that differ in length, and pooling must not."""
     is_split = lib.llama_model_is_recurrent(model) or lib.llama_model_is_hybrid(model)
     return 1 if is_split else _MAX_SEQUENCES
-
-
-def _metadata(model: Any, key: bytes) -> bytes:
-    buffer = ctypes.create_string_buffer(128)
-    size: int = lib.llama_model_meta_val_str(model, key, buffer, len(buffer))
-    return buffer.value if size > 0 else b""
 
 
 def _evaluation_of(context: Any) -> Callable[[Any, Any], int]:
@@ -146,7 +141,7 @@ class LlamaEmbedding:
         self.tokenize = tokenizer.tokenize
         self.piece_with_control = tokenizer.piece_with_control
         result, self._size = _result(model, context)
-        self._is_softmaxed = _metadata(model, b"general.architecture") in _SOFTMAXED
+        self._is_softmaxed = read_metadata(model, b"general.architecture") in _SOFTMAXED
         sequences: int = lib.llama_n_seq_max(context)
         capacity: int = lib.llama_n_batch(context)
         self._batch = LlamaBatch(capacity, sequences)

@@ -20,8 +20,6 @@ import llama_cpp.llama_cpp as lib
 
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.child.engines.engine import (
-    MAX_DRAFTS,
-    MAX_STREAMS,
     EngineError,
     Progress,
 )
@@ -184,32 +182,11 @@ def threads_of(spec: LoadSpec) -> int:
     return spec.threads or len(os.sched_getaffinity(0))
 
 
-def open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
-    """Allocate KV cache and compute buffers for ``spec.slots`` sequences, each with its own KV
-    buffer (``kv_unified`` off: faster from a few hundred tokens of history on, and one sequence
-    cannot use up another's space).
-
-    :raises LoadFailed: not enough memory, or the library refuses the combination of options.
-    """
-    params = common_context_params(spec)
-    params.n_ctx = spec.num_ctx * spec.slots
-    params.n_seq_max = spec.slots
-    params.n_batch = spec.batch_size + spec.slots  # space for padding rows
-    params.n_ubatch = spec.batch_size
-    params.n_outputs_max = max_outputs(spec.slots)  # the default is n_batch
-    params.kv_unified = False
-    params.swa_full = True  # else prefixes beyond the window could not be reused, nor shifted
-    size = f"a context of {spec.num_ctx} tokens x {spec.slots}"
-    context = create_context(model, params, log, size)
-    if not lib.llama_get_memory(context):
-        lib.llama_free(context)
-        raise LoadFailed("unable to load model: it has no KV cache, so it cannot generate text")
-    return context
-
-
-def max_outputs(slots: int) -> int:
-    """Rows of logits in a step: one for each slot, or of few slots, for their drafts as well."""
-    return max(slots, min(slots, MAX_STREAMS) + MAX_DRAFTS)
+def read_metadata(model: Any, key: bytes) -> bytes:
+    """A short value of the model file; b"" without it."""
+    buffer = ctypes.create_string_buffer(256)
+    size: int = lib.llama_model_meta_val_str(model, key, buffer, len(buffer))
+    return buffer.value if size > 0 else b""
 
 
 def common_context_params(spec: LoadSpec) -> Any:

@@ -158,9 +158,9 @@ class Scripted:
             length = row.position + len(row.tokens)
             if lengths[row.slot] != row.position or length > num_ctx:
                 raise EngineError(f"slot {row.slot}: no position {row.position}")
-            lengths[row.slot] = length
             if self._cells is not None:
                 self._cells.append(row.slot, len(row.tokens))
+            lengths[row.slot] = length
         if self._script.tokens_per_second or self._script.prompt_tokens_per_second:
             self._wait(rows)
 
