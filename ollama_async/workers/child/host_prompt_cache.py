@@ -43,7 +43,7 @@ class HostPromptCache:
         self._states: OrderedDict[int, StoredState] = OrderedDict()  # the first gives way first
         self._all: list[StoredState] = []  # in the order of their tokens, as those of each owner
         self._owned: defaultdict[str, list[StoredState]] = defaultdict(list)
-        self._free = list(range(MAX_STATES))
+        self._free = list(reversed(range(MAX_STATES)))
         self._last_key = 0
         for state in memory.find_states():
             self._free.remove(state.index)

@@ -1,5 +1,6 @@
 """An engine whose answers show what its KV cache holds."""
 
+import numpy as np
 import pytest
 
 from ollama_async.workers.child.engines.engine import MAX_DRAFTS, EngineError, EngineFacts
@@ -125,6 +126,21 @@ class FakeEngine:
     def shift(self, slot, keep, discard):
         assert 0 <= keep < keep + discard <= len(self.cache[slot])
         del self.cache[slot][keep : keep + discard]
+
+    def state_bytes(self, slot):
+        return 4 * len(self.cache[slot])
+
+    def save(self, slot, state):
+        state[:] = np.array(self.cache[slot], np.int32).view(np.uint8)
+        return True
+
+    def restore(self, slot, state, length):
+        self.cache[slot] = state.view(np.int32).tolist()
+        assert len(self.cache[slot]) == length
+        return True
+
+    def is_acceptable(self, state, length):
+        return len(state) == 4 * length
 
     def close(self):
         pass

@@ -22,7 +22,7 @@ def hand_over(mailbox, entry):
 class LoopHarness:
     """An engine loop with a fake engine, and what it has sent, by request."""
 
-    def __init__(self, engine, repetition_limit=0):
+    def __init__(self, engine, repetition_limit=0, prompt_cache=None):
         self.engine = engine
         self.mailbox = Mailbox()
         self.now_ns = 0
@@ -35,6 +35,7 @@ class LoopHarness:
             self.planner,
             repetition_limit=repetition_limit,
             lookup=PromptLookup(is_invariant=True) if engine.facts.can_draft else None,
+            prompt_cache=prompt_cache,
             clock_ns=self.clock_ns,
         )
 
