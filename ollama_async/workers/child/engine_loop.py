@@ -228,6 +228,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
                 *(slot.index, request.sampling),
                 request.without_media(request.tokens),
                 request.constraint,
+                needs_logits=request.logprobs >= 0,
             )
         except EngineError:
             self.pool.clear(slot)

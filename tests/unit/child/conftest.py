@@ -64,7 +64,7 @@ class FakeEngine:
     def is_end(self, token):
         return token == END
 
-    def begin(self, slot, _sampling, _prompt, constraint=None):
+    def begin(self, slot, _sampling, _prompt, constraint=None, *, needs_logits=False):  # noqa: ARG002
         assert not self.begun[slot]
         assert constraint is None
         self.begun[slot] = True

@@ -39,7 +39,7 @@ class ExpensiveMask:
 @pytest.fixture
 def constrained(fake_engine):
     class Constrained(fake_engine):
-        def begin(self, slot, sampling, prompt, constraint=None):
+        def begin(self, slot, sampling, prompt, constraint=None, **_options):
             assert constraint is None or constraint.mask_s
             super().begin(slot, sampling, prompt)
 

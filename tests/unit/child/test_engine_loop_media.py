@@ -260,7 +260,7 @@ def test_a_sampler_sees_no_places(harness, encoder, monkeypatch):
     monkeypatch.setattr(
         harness.engine,
         "begin",
-        lambda slot, sampling, prompt, constraint: (
+        lambda slot, sampling, prompt, constraint, **_options: (
             prompts.append(prompt) or begin(slot, sampling, prompt, constraint)
         ),
     )

@@ -222,10 +222,13 @@ class Engine(Protocol):
         sampling: Sampling,
         prompt: Sequence[int],
         constraint: Constraint | None = None,
+        *,
+        needs_logits: bool = False,
     ) -> None:
         """A request gets the slot: make its sampler, and feed it ``prompt`` for the penalties.
 
-        Leaves the KV cache of the slot as it is.
+        Leaves the KV cache of the slot as it is. It ``needs_logits`` if it asks for
+        :meth:`logprobs`.
         """
 
     def end(self, slot: int) -> None:

@@ -48,6 +48,11 @@ from ollama_async.workers.child.engines.llama_context import (
     max_outputs,
     open_context,
 )
+from ollama_async.workers.child.engines.llama_device_sampling import (
+    ChainKey,
+    DeviceSampling,
+    chain_key,
+)
 from ollama_async.workers.child.engines.llama_kernels import STOCK, KernelChoice
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
@@ -61,7 +66,7 @@ from ollama_async.workers.child.engines.llama_padding import (
     CPU_COST,
     find_padding_slots,
 )
-from ollama_async.workers.child.engines.llama_sampling import CandidateArray, Sampler
+from ollama_async.workers.child.engines.llama_sampling import RANDOM_SEED, CandidateArray, Sampler
 from ollama_async.workers.child.engines.logits import Logits, log_probabilities
 from ollama_async.workers.child.engines.thread_count import ThreadCount
 from ollama_async.workers.load_spec import LoadSpec
@@ -125,6 +130,12 @@ def _open_projector(
     return llama_projector.open_projector(spec, model, progress, log)
 
 
+def _computes_logits_on_device(spec: LoadSpec, model: Any, log: LogCapture) -> bool:
+    """The output layer is the last one to go to an accelerator."""
+    is_whole = spec.gpu_layers < 0 or spec.gpu_layers > lib.llama_model_n_layer(model)
+    return bool(log.device_bytes()) and is_whole
+
+
 class LlamaCpp:
     """See :class:`~ollama_async.workers.child.engines.engine.Engine`. Owns model, context and
     projector.
@@ -151,6 +162,8 @@ class LlamaCpp:
         self._has_dimensions = lib.llama_model_rope_type(model) in _ROPE_WITH_DIMENSIONS
         self._candidates = CandidateArray(self._tokenizer.size)
         self._samplers: list[Sampler | None] = [None] * layout.sequences
+        self._chain_keys: list[ChainKey | None] = [None] * layout.sequences
+        self._device: DeviceSampling | None = None
         self._has_pending_moves = False  # shifts and copies that the next decode performs
         self._sharing: set[int] = set()  # slots that may have cells in common
         self._logits: Logits = np.zeros((0, 0), np.float32)
@@ -184,11 +197,18 @@ class LlamaCpp:
             state_layout=_state_layout(spec, layout, is_on_device=bool(log.device_bytes())),
         )
         self._threads = ThreadCount(threads_of(spec))
+        if _computes_logits_on_device(spec, model, log):
+            self.sample_on_device()
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST
         self.tokenize = self._tokenizer.tokenize
         self.piece = self._tokenizer.piece
         self.piece_with_control = self._tokenizer.piece_with_control
         self.is_end = self._tokenizer.is_end
+
+    def sample_on_device(self, seed: int = RANDOM_SEED) -> None:
+        """Where it can, see :mod:`.llama_device_sampling`."""
+        if not self._tokenizer.suppressed:
+            self._device = DeviceSampling(self._context, self._tokenizer.size, seed)
 
     def begin(
         self,
@@ -196,12 +216,14 @@ class LlamaCpp:
         sampling: Sampling,
         prompt: Sequence[int],
         constraint: Constraint | None = None,
+        *,
+        needs_logits: bool = False,
     ) -> None:
         self.end(slot)
         vocab_size, num_ctx = self.facts.vocab_size, self.facts.num_ctx
-        self._samplers[slot] = Sampler(
-            sampling, prompt, constraint, vocab_size=vocab_size, num_ctx=num_ctx
-        )
+        sampler = Sampler(sampling, prompt, constraint, vocab_size=vocab_size, num_ctx=num_ctx)
+        self._samplers[slot] = sampler
+        self._chain_keys[slot] = None if needs_logits else chain_key(sampling, sampler)
 
     def end(self, slot: int) -> None:
         sampler, self._samplers[slot] = self._samplers[slot], None
@@ -211,10 +233,13 @@ class LlamaCpp:
     def step(self, rows: Sequence[Row]) -> list[int]:
         if rows[0].embeddings is not None:
             return self._step_embeddings(rows[0], rows[0].embeddings)
+        self._prepare_chains([row.slot for row in rows if row.samples])
         self._evaluate(rows)
         return self._sample([row.slot for row in rows if row.samples])
 
     def verify(self, rows: Sequence[Row]) -> list[Iterator[int]]:
+        if self._device is not None:
+            self._device.detach(row.slot for row in rows)
         self._evaluate(rows)
         self._suppress(sum(1 + row.drafts for row in rows))
         ordered = sorted(rows, key=_slot_of)
@@ -257,6 +282,7 @@ class LlamaCpp:
         """In batches of their own: a batch has either tokens or embeddings."""
         positions = self._positions[row.slot]
         begin, size = positions.of(row.position), len(embeddings.vectors)
+        self._prepare_chains([row.slot] if row.samples else [])
         if not embeddings.is_causal:
             lib.llama_set_causal_attn(self._context, False)  # C has no keywords
         try:
@@ -392,6 +418,8 @@ class LlamaCpp:
     def close(self) -> None:
         for slot in range(self.facts.sequences):
             self.end(slot)
+        if self._device is not None:
+            self._device.close()
         if self.projector is not None:
             self.projector.close()
         lib.llama_free(self._context)
@@ -407,8 +435,22 @@ class LlamaCpp:
         tokens = []
         for slot in slots:
             sampler = self._sampler_of(slot)
-            tokens.append(sampler.sample(logits[row_of[slot]], self._candidates))
+            token = None
+            if self._device is not None:
+                token = self._device.sample(slot, row_of[slot], len(slots))
+            if token is None:
+                token = sampler.sample(logits[row_of[slot]], self._candidates)
+            else:
+                sampler.accept(token)
+            tokens.append(token)
         return tokens
+
+    def _prepare_chains(self, slots: list[int]) -> None:
+        """Of the slots that sample in the next step."""
+        if self._device is not None:
+            self._device.prepare(
+                {slot: (self._chain_keys[slot], self._sampler_of(slot)) for slot in slots}
+            )
 
     def _sample_row(self, sampler: Sampler, row: Row) -> Iterator[int]:
         """See :meth:`verify`."""

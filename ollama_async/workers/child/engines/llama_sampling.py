@@ -35,7 +35,7 @@ from ollama_async.workers.child.engines.logits import Logits, can_find_largest, 
 _LONGEST_MEMORY = 4096
 """Tokens that penalties look back at most. Feeding them to a new request's sampler takes a
 microsecond each, while all other requests wait."""
-_RANDOM_SEED = 0xFFFFFFFF  # the library's value for a random seed
+RANDOM_SEED = 0xFFFFFFFF  # the library's value for a random seed
 _IMPOSSIBLE = 80.0  # below the largest logit: a probability that float32 can hardly hold
 _MIROSTAT_TOKENS = 100  # from which Mirostat 1 estimates Zipf's exponent, as in its paper
 
@@ -68,7 +68,9 @@ class CandidateArray:
 
 
 class Sampler:
-    """Samples one request's tokens. ``close`` frees the library's part."""
+    """Samples one request's tokens. ``close`` frees the library's part. ``recent``: the tokens that
+    are penalized; None: none are.
+    """
 
     def __init__(
         self,
@@ -92,10 +94,10 @@ class Sampler:
         self._bias = np.fromiter(bias.values(), np.float32, len(bias))
         self._is_typical = sampling.typical_p < 1
         self._is_argmax = sampling.temperature <= 0 and not penalizes
-        self._recent: deque[int] | None = deque(maxlen=last_n) if penalizes else None
+        self.recent: deque[int] | None = deque(maxlen=last_n) if penalizes else None
         self._kept = _count_kept(sampling, last_n if penalizes else 0, vocab_size)
         self._chain = _build_chain(sampling, last_n, vocab_size)
-        if self._recent is not None:
+        if self.recent is not None:
             self._accept(prompt[-last_n:])
 
     def sample(self, logits: Logits, candidates: CandidateArray) -> int:
@@ -114,9 +116,17 @@ class Sampler:
             token = self._draw(tokens, logits, candidates)
         if self._constraint is not None:
             token = self._constrain(self._constraint, token, logits, candidates)
-        if self._recent is not None:
-            self._accept((token,))
+        self.accept(token)
         return token
+
+    def accept(self, token: int) -> None:
+        """``token`` comes next, whoever sampled it."""
+        if self.recent is not None:
+            self._accept((token,))
+
+    @property
+    def is_constrained(self) -> bool:
+        return self._constraint is not None
 
     def close(self) -> None:
         lib.llama_sampler_free(self._chain)
@@ -147,14 +157,14 @@ class Sampler:
     def _select(self, logits: Logits) -> NDArray[np.intp] | None:
         """A superset of the tokens that top_k can keep; None: take all."""
         chosen = find_largest(logits, self._kept)
-        if chosen is None or self._recent is None:
+        if chosen is None or self.recent is None:
             return chosen
-        return np.union1d(chosen, np.fromiter(self._recent, np.intp))
+        return np.union1d(chosen, np.fromiter(self.recent, np.intp))
 
     def _accept(self, tokens: Iterable[int]) -> None:
-        assert self._recent is not None
+        assert self.recent is not None
         for token in tokens:
-            self._recent.append(token)
+            self.recent.append(token)
             lib.llama_sampler_accept(self._chain, token)
 
 
@@ -193,7 +203,7 @@ def _build_chain(sampling: Sampling, last_n: int, vocab_size: int) -> Any:
 
 def _build_draw(sampling: Sampling, vocab_size: int) -> list[Any]:
     """The links that narrow the choice down, and draw."""
-    seed = _RANDOM_SEED if sampling.seed < 0 else min(sampling.seed, _RANDOM_SEED - 1)
+    seed = RANDOM_SEED if sampling.seed < 0 else min(sampling.seed, RANDOM_SEED - 1)
     heat = lib.llama_sampler_init_temp(sampling.temperature)
     target, rate = sampling.mirostat_tau, sampling.mirostat_eta
     if sampling.mirostat == 1:

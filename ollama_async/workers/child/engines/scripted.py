@@ -137,6 +137,8 @@ class Scripted:
         sampling: Sampling,  # noqa: ARG002  # chance plays no part
         prompt: Sequence[int],
         constraint: Constraint | None = None,
+        *,
+        needs_logits: bool = False,  # noqa: ARG002  # they are made up
     ) -> None:
         if self._script.crash_on and self._script.crash_on.encode() in bytes(prompt):
             kill_process(self._script)
