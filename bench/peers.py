@@ -154,3 +154,8 @@ PEERS = {
     "stock": _ours({"OLLAMA_ASYNC_KERNELS": "stock"}),
     "llama-server": Peer(_llama_server, _ask_completion),
 }
+
+
+def available() -> list[str]:
+    """The sides that can be started here."""
+    return [side for side in PEERS if side != "llama-server" or os.environ.get("LLAMA_SERVER")]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import sys
 import time
@@ -45,8 +44,11 @@ class Run:
         system = scenarios.system_text(scenario)
         self._opening = [("system", system)] if system else []
 
+    async def warm_up(self) -> None:
+        """So that the model is loaded."""
+        await self._ask([("user", "one two")], 4)
+
     async def measure(self) -> Row:
-        await self._ask([("user", "one two")], 4)  # so that the model is loaded
         cpu_s = self._server.cpu_s()
         began = time.perf_counter()
         work = [
@@ -136,7 +138,9 @@ def run(name: str, side: str) -> Row:
     scenario, peer = SCENARIOS[name], peers.PEERS[side]
     slots = scenario.clients if scenario.slots == 0 else scenario.slots
     with peer.start(scenario.model, slots, scenario.num_ctx) as server:
-        return uvloop.run(Run(scenario, peer, server).measure())
+        measured = Run(scenario, peer, server)
+        uvloop.run(measured.warm_up())
+        return uvloop.run(measured.measure())
 
 
 def compare(name: str, sides: list[str], rounds: int) -> dict[str, Row]:
@@ -193,9 +197,7 @@ def main() -> None:
     parser.add_argument("--side", choices=peers.PEERS, action="append")
     parser.add_argument("--rounds", type=int, default=1)
     chosen = parser.parse_args()
-    wanted = chosen.side or list(peers.PEERS)
-    if not os.environ.get("LLAMA_SERVER"):
-        wanted = [side for side in wanted if side != "llama-server"]
+    wanted = chosen.side or peers.available()
     results: dict[str, dict[str, Row]] = {}
     for name in chosen.scenario or SCENARIOS:
         sides = [side for side in SCENARIOS[name].sides if side in wanted]
