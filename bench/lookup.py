@@ -1,6 +1,7 @@
 """What prompt lookup is worth: tokens per second with it, in those without.
 
-    python bench/lookup.py --model q05 --threads 1
+    python bench/lookup.py --model q05
+    OLLAMA_ASYNC_KERNELS=stock python bench/lookup.py --model q05
 
 Engine, sampler and loop are the real ones. The models have random weights, which copy nothing, so a
 constraint decides what is said: each answer is written in advance, and each token the only one
@@ -10,6 +11,7 @@ allowed. Streams say the same kind of answer, each its own. With one thread all 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -21,16 +23,17 @@ import report
 from numpy.typing import NDArray
 
 from ollama_async.core.conversation import Sampling
+from ollama_async.core.settings import Settings
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engine_loop import EngineLoop
-from ollama_async.workers.child.engines import llama_cpp
+from ollama_async.workers.child.engines import open_engine
 from ollama_async.workers.child.mailbox import Mailbox, PreparedRequest
 from ollama_async.workers.load_spec import LoadSpec
 from ollama_async.workers.messages import Done, Failed
 
 PROMPT = 400
-"""Tokens of each prompt. It comes twice, so that the second time it is a history to copy from."""
+"""Tokens of each prompt."""
 WORDS = range(5000, 20_000)
 
 
@@ -97,14 +100,18 @@ class Bench:
         self._clock_ns = time.process_time_ns if arguments.threads == 1 else time.monotonic_ns
         self._streams = streams
         self._count = arguments.tokens
+        num_ctx = PROMPT + arguments.tokens + 64
         spec = LoadSpec(
             engine="llama_cpp",
             model=str(models.path_of(arguments.model)),
-            num_ctx=2 * PROMPT + arguments.tokens + 16,
+            num_ctx=num_ctx,
             slots=streams,
+            pool_slots=streams,
+            pool_cells=streams * num_ctx,
             threads=arguments.threads,
         )
-        self.engine = llama_cpp.load(spec, lambda _fraction: None)
+        settings = Settings.from_environ(os.environ)
+        self.engine = open_engine(spec, settings, lambda _fraction: None)
         self._lookup = PromptLookup(is_invariant=True)
         self._ids = iter(range(1, 1 << 30))
 
@@ -176,7 +183,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 3])
     arguments = parser.parse_args()
-    rows = []
+    rows, kernels = [], ""
     for streams in arguments.streams:
         bench = Bench(arguments, streams)
         rows += [bench.rates(kind, arguments.rounds) for kind in ANSWERS]
