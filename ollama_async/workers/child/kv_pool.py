@@ -162,7 +162,8 @@ class KVPool:
 
     def should_wait(self, query: PrefixQuery, prefilling: Iterable[PrefixQuery]) -> bool:
         """Whether it saves work to wait until a prompt that is ``prefilling`` is in its slot: it
-        shares more with the query than any slot does now.
+        shares more with the query than any slot does now. In a pool, no token of a shared prefix is
+        computed or stored twice.
         """
         if not self._can_copy:
             return False
@@ -170,7 +171,7 @@ class KVPool:
         if coming < COPY_MIN_TOKENS:
             return False
         _, shared = self._longest_match(query)
-        return coming - shared >= COPY_MIN_TOKENS
+        return coming - shared >= (1 if self._is_pooled else COPY_MIN_TOKENS)
 
     def _choose(self, query: PrefixQuery) -> Slot | None:
         free = [slot for slot in self.all if not slot.is_running]
@@ -240,7 +241,7 @@ class KVPool:
             best is not None
             and best is not slot
             and self._can_copy
-            and saved >= COPY_MIN_TOKENS
+            and saved >= (1 if self._is_pooled and not kept else COPY_MIN_TOKENS)
             and (self._is_pooled or saved * _COPY_MAX_RATIO >= len(best.tokens))
         ):
             found = best, shared

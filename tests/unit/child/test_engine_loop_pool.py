@@ -94,8 +94,8 @@ def test_a_shared_prefix_is_computed_once_and_stored_once():
     harness.finish(*range(clients))
 
     computed = sum(end.usage.prompt - end.usage.cached for end in harness.ends().values())
-    assert computed <= 1.05 * len(shared) + clients * tail
-    assert harness.engine.most_used <= 1.05 * len(shared) + clients * (tail + 6)
+    assert computed == len(shared) + clients * tail
+    assert harness.engine.most_used <= len(shared) + clients * (tail + 6)
     harness.check()
 
 
