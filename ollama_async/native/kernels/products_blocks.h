@@ -72,7 +72,9 @@ OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], co
     Floats scaled[MR][NR];
     OWN_UNROLL
     for (int part = 0; part < parts; part++) {
-        Dots<Format::bits, Format::offset_bits, steps> dots[MR][NR];
+        using BlockDots = Dots<Format::bits, Format::offset_bits, steps>;
+        constexpr int at_a_time = BlockDots::at_a_time;
+        BlockDots dots[MR][NR];
         OWN_UNROLL
         for (int n = 0; n < NR; n++) {
             const QuantizedActivations::Sum & sum =
@@ -83,19 +85,27 @@ OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], co
             }
         }
         OWN_UNROLL
-        for (int step = 0; step < steps; step++) {
-            const int k = part * steps + step;
-            Ints bytes[MR];
+        for (int step = 0; step < steps; step += at_a_time) {
+            const int first = part * steps + step;
+            Ints bytes[MR][at_a_time];
             OWN_UNROLL
             for (int m = 0; m < MR; m++) {
-                bytes[m] = weights[m].values(k);
+                OWN_UNROLL
+                for (int each = 0; each < at_a_time; each++) {
+                    bytes[m][each] = weights[m].values(first + each);
+                }
             }
             OWN_UNROLL
             for (int n = 0; n < NR; n++) {
-                const Ints four = broadcast(rows[n].values + b * block_values + k * 4);
+                const int8_t * values = rows[n].values + b * block_values + first * 4;
+                Ints fours[at_a_time];
+                OWN_UNROLL
+                for (int each = 0; each < at_a_time; each++) {
+                    fours[each] = broadcast(values + each * 4);
+                }
                 OWN_UNROLL
                 for (int m = 0; m < MR; m++) {
-                    dots[m][n].add(step, bytes[m], four);
+                    dots[m][n].add(step, bytes[m], fours);
                 }
             }
         }

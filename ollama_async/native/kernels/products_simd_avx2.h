@@ -60,6 +60,9 @@ template <int bits>
 OWN_INLINE Ints shift_right(Ints v) {
     return {_mm256_srli_epi32(v.low, bits), _mm256_srli_epi32(v.high, bits)};
 }
+OWN_INLINE Ints shift_left(Ints v, Ints bits) {
+    return {_mm256_sllv_epi32(v.low, bits.low), _mm256_sllv_epi32(v.high, bits.high)};
+}
 OWN_INLINE Ints shift_right(Ints v, Ints bits) {
     return {_mm256_srlv_epi32(v.low, bits.low), _mm256_srlv_epi32(v.high, bits.high)};
 }
@@ -91,15 +94,18 @@ OWN_INLINE Ints look_up(Ints table, Ints indices) {
 
 #ifdef __AVXVNNI__
 
+// See products_simd_avx512.h.
 template <int bits, int offset_bits, int steps>
 class Dots {
   public:
+    enum : int { at_a_time = 1 };
+
     OWN_INLINE void begin(const int32_t * negative_sum) {
         sums_ = offset_bits ? shift_left<offset_bits>(broadcast(negative_sum)) : all_words(0);
     }
-    OWN_INLINE void add(int, Ints bytes, Ints four) {
-        sums_.low = _mm256_dpbusd_avx_epi32(sums_.low, bytes.low, four.low);
-        sums_.high = _mm256_dpbusd_avx_epi32(sums_.high, bytes.high, four.high);
+    OWN_INLINE void add(int, const Ints (&bytes)[1], const Ints (&fours)[1]) {
+        sums_.low = _mm256_dpbusd_avx_epi32(sums_.low, bytes[0].low, fours[0].low);
+        sums_.high = _mm256_dpbusd_avx_epi32(sums_.high, bytes[0].high, fours[0].high);
     }
     OWN_INLINE Ints total() const { return sums_; }
 
@@ -109,56 +115,71 @@ class Dots {
 
 #else
 
-// Sums of two products are kept in 16 bits for as many steps as they are sure to fit, then added to
-// those in 32 bits. Bytes of 8 bits are taken as the signed numbers that they are without the offset.
+// Keeps the compiler from adding up in a tree, for which there are not enough registers.
+OWN_INLINE void stay(Ints & v) { __asm__("" : "+x"(v.low), "+x"(v.high)); }
+
+// See products_simd_avx512.h. Sums of two products are kept in 16 bits for all steps, or for two, or for
+// one, as they are sure to fit; then they go to sums in 32 bits. Bytes of 8 bits are taken as the signed
+// numbers that they are without the offset.
 template <int bits, int offset_bits, int steps>
 class Dots {
-    static constexpr bool is_signed = bits == 8;
-    static_assert(!is_signed || offset_bits == 7);
-    static constexpr int most_steps = is_signed ? 1 : 32767 / (2 * 128 * ((1 << bits) - 1));
-    static constexpr int short_steps = most_steps >= steps ? steps
-                                       : most_steps >= 4   ? 4
-                                       : most_steps >= 2   ? 2
-                                                           : 1;
+    static constexpr int most_steps = bits == 8 ? 1 : 32767 / (2 * 128 * ((1 << bits) - 1));
+    static constexpr bool all_short = most_steps >= steps;
+    static_assert(bits < 8 || offset_bits == 7);
 
   public:
-    OWN_INLINE void begin(const int32_t * negative_sum) { negative_sum_ = negative_sum; }
+    enum : int { at_a_time = all_short || most_steps < 2 ? 1 : 2 };
 
-    OWN_INLINE void add(int step, Ints bytes, Ints four) {
-        const Ints products = {multiply(bytes.low, four.low), multiply(bytes.high, four.high)};
-        if (step % short_steps == 0) {
-            shorts_ = products;
-        } else {
-            shorts_.low = _mm256_add_epi16(shorts_.low, products.low);
-            shorts_.high = _mm256_add_epi16(shorts_.high, products.high);
-        }
-        if ((step + 1) % short_steps == 0) {
-            const __m256i ones = _mm256_set1_epi16(1);
-            const Ints sums = {_mm256_madd_epi16(shorts_.low, ones), _mm256_madd_epi16(shorts_.high, ones)};
-            sums_ = step + 1 == short_steps ? add_offset(sums) : add_words(sums_, sums);
+    OWN_INLINE void begin(const int32_t * negative_sum) {
+        negative_sum_ = negative_sum;
+        if constexpr (!all_short) {
+            sums_ = offset();
         }
     }
 
-    OWN_INLINE Ints total() const { return sums_; }
+    OWN_INLINE void add(int step, const Ints (&bytes)[at_a_time], const Ints (&fours)[at_a_time]) {
+        Ints products = multiply(bytes[0], fours[0]);
+        if constexpr (at_a_time == 2) {
+            products = add_shorts(products, multiply(bytes[1], fours[1]));
+        }
+        if constexpr (all_short) {
+            sums_ = step ? add_shorts(sums_, products) : products;
+        } else {
+            sums_ = add_words(sums_, to_words(products));
+        }
+        stay(sums_);
+    }
+
+    OWN_INLINE Ints total() const { return all_short ? add_words(to_words(sums_), offset()) : sums_; }
 
   private:
     OWN_INLINE static __m256i multiply(__m256i bytes, __m256i four) {
-        if constexpr (is_signed) {
+        if constexpr (bits == 8) {
             const __m256i weights = _mm256_xor_si256(bytes, _mm256_set1_epi8(-128));
             return _mm256_maddubs_epi16(_mm256_abs_epi8(weights), _mm256_sign_epi8(four, weights));
         }
         return _mm256_maddubs_epi16(bytes, four);
     }
 
-    OWN_INLINE Ints add_offset(Ints sums) const {
-        if constexpr (is_signed || !offset_bits) {
-            return sums;
-        }
-        return add_words(sums, shift_left<offset_bits>(broadcast(negative_sum_)));
+    OWN_INLINE static Ints multiply(Ints bytes, Ints four) {
+        return {multiply(bytes.low, four.low), multiply(bytes.high, four.high)};
+    }
+
+    OWN_INLINE static Ints add_shorts(Ints a, Ints b) {
+        return {_mm256_add_epi16(a.low, b.low), _mm256_add_epi16(a.high, b.high)};
+    }
+
+    OWN_INLINE static Ints to_words(Ints shorts) {
+        const __m256i ones = _mm256_set1_epi16(1);
+        return {_mm256_madd_epi16(shorts.low, ones), _mm256_madd_epi16(shorts.high, ones)};
+    }
+
+    OWN_INLINE Ints offset() const {
+        constexpr bool has_offset = offset_bits && bits < 8;
+        return has_offset ? shift_left<offset_bits>(broadcast(negative_sum_)) : all_words(0);
     }
 
     const int32_t * negative_sum_;
-    Ints shorts_;
     Ints sums_;
 };
 

@@ -49,15 +49,20 @@ inline Ints load_table(const uint8_t * entries) {
 inline Ints look_up(Ints table, Ints indices) { return _mm512_shuffle_epi8(table, indices); }
 
 // Exact sums of products of weights with activations, lane by lane: in each of so many steps, of 4
-// bytes below 2^bits, minus 2^offset_bits (0: minus nothing), with 4 signed bytes.
+// bytes below 2^bits, minus 2^offset_bits (0: minus nothing), with 4 signed bytes. So many steps are
+// added at a time; `step` is the number of the first.
 template <int bits, int offset_bits, int steps>
 class Dots {
   public:
+    enum : int { at_a_time = 1 };
+
     // `negative_sum`: minus the sum of all the signed bytes that will be added.
     void begin(const int32_t * negative_sum) {
         sums_ = offset_bits ? shift_left<offset_bits>(broadcast(negative_sum)) : all_words(0);
     }
-    void add(int, Ints bytes, Ints four) { sums_ = _mm512_dpbusd_epi32(sums_, bytes, four); }
+    void add(int /*step*/, const Ints (&bytes)[1], const Ints (&fours)[1]) {
+        sums_ = _mm512_dpbusd_epi32(sums_, bytes[0], fours[0]);
+    }
     Ints total() const { return sums_; }
 
   private:
