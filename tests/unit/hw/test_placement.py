@@ -1,9 +1,11 @@
 """Models go to the device with most memory; slots and bytes follow from the numbers alone."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ollama_async.core.model_shape import ModelShape
 from ollama_async.hw import placement
 from ollama_async.hw.machine import Gpu, Machine
 from ollama_async.hw.placement import CPU, compute_capacity, rank_devices
@@ -131,3 +133,63 @@ def test_the_context_is_as_requested_but_not_below_the_shared_one(
 @pytest.mark.parametrize(("gib", "expected"), [(0, 4096), (22, 4096), (24, 32_768), (80, 262_144)])
 def test_the_default_context_grows_with_gpu_memory(gib, expected):
     assert placement.default_contexts(gib * GIB)[0] == expected
+
+
+PLAIN = ModelShape(masks=1, row_bytes=4096, vocab_size=32_000, heads=8, head_length=64)
+
+
+def pool(slots, num_parallel=0, **changes):
+    parameters = load(**{"shape": PLAIN, **changes})
+    return placement.choose_pool(parameters, slots=slots, num_parallel=num_parallel)
+
+
+@given(
+    st.integers(0, 1 << 40),
+    st.integers(1, 1 << 22),
+    st.integers(4, 1 << 20),
+    st.integers(1, 32),
+    st.integers(0, 300),
+)
+def test_a_pool_holds_a_whole_context_and_takes_no_more_than_separate_caches(
+    weights, per_token, num_ctx, slots, num_parallel
+):
+    changes = {"weights_bytes": weights, "cache_bytes_per_token": per_token, "num_ctx": num_ctx}
+    found = pool(slots, num_parallel, **changes)
+
+    assert found.cells >= num_ctx
+    assert found.cells % 256 == 0
+    assert found.cells <= slots * (num_ctx + 255)
+    assert found.cells <= max(placement.MAX_CELLS, num_ctx + 255)
+    assert found.slots == (num_parallel or max(1, min(placement.MAX_SLOTS, found.cells // 512)))
+    with_pool = placement.estimate_memory(load(shape=PLAIN, **changes), slots=slots, pool=found)
+    assert with_pool.cache_bytes == plan_bytes(slots, **changes).cache_bytes
+
+
+def plan_bytes(slots, **changes):
+    return placement.estimate_memory(load(shape=PLAIN, **changes), slots=slots)
+
+
+def test_a_tiny_model_has_fewer_cells_to_mask():
+    assert pool(32, weights_bytes=8 << 20, num_ctx=4096).cells == 1 << 14
+    assert pool(32, weights_bytes=100 << 20, num_ctx=4096).cells == 51_200
+    assert pool(32, weights_bytes=1 << 30, num_ctx=4096).cells == placement.MAX_CELLS
+
+
+def test_models_that_cannot_have_a_pool():
+    windowed = msgspec.structs.replace(PLAIN, masks=2)
+    recurrent = msgspec.structs.replace(PLAIN, state_bytes=1000)
+    scored = msgspec.structs.replace(PLAIN, scored_heads=8)
+
+    assert pool(4, on_cpu=False) is None
+    assert pool(4, embedding="split") is None
+    assert [pool(4, shape=shape) for shape in (windowed, recurrent, scored)] == [None] * 3
+
+
+def test_the_mask_of_a_pool_is_planned():
+    found = pool(32, weights_bytes=8 << 20)
+    tiny = load(shape=PLAIN, weights_bytes=8 << 20)
+    with_pool = placement.estimate_memory(tiny, slots=32, pool=found)
+    without = placement.estimate_memory(tiny, slots=32)
+
+    mask = load().batch_size * 2
+    assert with_pool.compute_bytes - without.compute_bytes == mask * (found.cells - 4096)

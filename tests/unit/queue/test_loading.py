@@ -156,3 +156,14 @@ def test_a_failed_load_fails_all_its_requests_and_is_not_repeated(make_harness):
     assert harness.load_count() == 1
     harness.submit("a")
     assert harness.load_count() == 2, "a new request may try again"
+
+
+def test_a_worker_with_more_slots_than_planned_gets_more_requests_at_once(make_harness):
+    """One pool of cells serves more requests than the planned separate caches."""
+    harness = make_harness(slots=2)
+    requests = [harness.submit("a") for _ in range(6)]
+    harness.make_ready("a", slots=5)
+
+    assert [harness.status[request] for request in requests] == ["running"] * 5 + ["waiting"]
+    harness.end(requests[0])
+    assert harness.status[requests[5]] == "running"

@@ -248,3 +248,30 @@ def test_a_worker_may_allocate_logits_that_an_encoder_never_has():
 
     assert plan.limits.memory_bytes - small.limits.memory_bytes >= 4096 * 250_000 * 4
     assert plan.demand[CPU] - small.demand[CPU] < 100 << 20
+
+
+EIGHT_B = msgspec.structs.replace(
+    TARGET,
+    weights_bytes=8 * GIB,
+    cache_bytes_per_token=128 << 10,
+    shape=ModelShape(masks=1, row_bytes=1 << 16, vocab_size=128_000, heads=32, head_length=128),
+)
+
+
+def test_a_pool_of_a_cpu_has_more_places_in_the_same_memory():
+    (plan,) = plans(target=EIGHT_B)
+
+    assert plan.slots == 2
+    assert (plan.spec.pool_slots, plan.spec.pool_cells) == (16, 8192)
+    assert plan.limits.slots == 16
+
+
+def test_a_number_of_slots_bounds_those_of_a_pool():
+    (plan,) = plans(target=EIGHT_B, OLLAMA_NUM_PARALLEL="3")
+
+    assert (plan.spec.pool_slots, plan.spec.pool_cells) == (3, 3 * 4096)
+    assert plan.limits.slots == 3
+
+
+def test_a_gpu_has_separate_caches():
+    assert plans(target=EIGHT_B, gpus=[GPU])[0].spec.pool_cells == 0
