@@ -67,10 +67,13 @@ class CacheMemory:
         spec = msgspec.structs.replace(plan.spec, cache_fd=memory.fd, cache_key=key)
         return msgspec.structs.replace(plan, spec=spec)
 
-    def take_back(self, instance_id: int) -> None:
-        """The instance's worker is gone: keep its memory. Idempotent."""
+    def take_back(self, instance_id: int, *, is_kept: bool = True) -> None:
+        """The instance's worker is gone: keep its memory, unless that may be why. Idempotent."""
         memory = self._lent.pop(instance_id, None)
         if memory is None:
+            return
+        if not is_kept:
+            os.close(memory.fd)
             return
         if older := self._kept.pop(memory.key, None):
             os.close(older.fd)

@@ -340,7 +340,7 @@ class Pool:
         if has_failed:
             self._clients.pop(client.instance_id, None)
             if client.is_gone:
-                self._cache_memory.take_back(client.instance_id)
+                self._cache_memory.take_back(client.instance_id, is_kept=False)
         self._process(event)
         self._share_cache_memory()
         if isinstance(event, events.WorkerLoadFailed) and not event.is_gone:

@@ -315,6 +315,33 @@ def test_a_pool_holds_so_many_cells_and_no_more(engine):
     assert engine.step([Row(0, prompt[:1], len(prompt), samples=False)]) == []
 
 
+def test_a_saved_state_is_as_good_as_its_original_in_any_slot(engine):
+    prompt = tokens_of(engine, TEXT)
+    whole = say(engine, 0, prompt)
+    assert engine.trim(0, len(prompt) - 1)
+    state = np.zeros(engine.state_bytes(0), np.uint8)
+    assert engine.save(0, state)
+    assert engine.trim(0, 0)
+    say(engine, 2, tokens_of(engine, "other"))
+
+    assert engine.is_acceptable(state, len(prompt) - 1)
+    assert engine.restore(2, state, len(prompt) - 1)
+    assert say(engine, 2, prompt, begin=len(prompt) - 1) == whole
+
+
+def test_a_state_of_another_length_is_neither_acceptable_nor_restored(engine):
+    prompt = tokens_of(engine, TEXT)
+    say(engine, 0, prompt)
+    state = np.zeros(engine.state_bytes(0), np.uint8)
+    assert engine.save(0, state)
+
+    for bytes_, length in ((state, 3), (state[: len(state) // 2], len(prompt))):
+        assert not engine.is_acceptable(bytes_, length)
+        assert not engine.restore(2, bytes_, length)
+        say(engine, 2, prompt)  # from its first token
+        assert engine.trim(2, 0)
+
+
 def test_after_a_shift_positions_go_on_lower_down(engine):
     if not engine.facts.can_shift:
         pytest.skip("cannot shift")

@@ -132,6 +132,36 @@ async def test_a_crashed_worker_leaves_its_memory():
         assert content(second.plan.spec.cache_fd) == b"x"
 
 
+async def test_memory_with_which_a_worker_could_not_be_loaded_is_not_used_again():
+    async with pool(cache_bytes=4 * MIB, capacity=9 * MIB) as harness:
+        first = await harness.up("a")
+        fill(first.plan.spec.cache_fd, 1)
+        await harness.pool.unload("a")
+        await turns()
+        harness.submit("a")
+        await turns()
+        await harness.workers[-1].refuse("no")
+        third = await harness.up("a")
+
+        assert content(third.plan.spec.cache_fd) == b"\0"
+
+
+async def test_a_load_waits_for_the_memory_of_the_worker_that_is_ending():
+    async with pool(cache_bytes=4 * MIB, capacity=9 * MIB) as harness:
+        first = await harness.up("a")
+        fill(first.plan.spec.cache_fd, 1)
+        first.holds_stop = True
+        await harness.pool.unload("a")
+        harness.submit("a")
+        await turns()
+        assert not harness.workers[-1].pid
+
+        first.may_stop.set()
+        await turns()
+        assert content(harness.workers[-1].plan.spec.cache_fd) == b"x"
+        await harness.workers[-1].ready()
+
+
 async def test_caches_give_way_to_another_model_and_grow_when_it_is_gone():
     async with pool(cache_bytes=64 * MIB, capacity=130 * MIB, size=100 * MIB) as harness:
         first = await harness.up("small")
