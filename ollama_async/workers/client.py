@@ -108,7 +108,7 @@ class WorkerClient:
         self.requests: dict[int, SubmittedRequest] = {}
         self.facts: messages.Ready | None = None
         self.heartbeat: messages.Heartbeat | None = None
-        self._cache_bytes = 0
+        self._cache_bytes: int | None = None
         self._owner = owner
         self._transport = transport
         self._load_timeout_s = load_timeout_s
@@ -169,7 +169,8 @@ class WorkerClient:
         self._transport.start(plan, generation=self.instance_id, listener=self)
         self._handshake = Handshake(generation=self.instance_id, pid=self.pid, limits=plan.limits)
         self._state = _State.STARTING
-        self._cache_bytes = plan.spec.cache_bytes
+        if plan.spec.cache_fd >= 0:
+            self._cache_bytes = plan.spec.cache_bytes
         try:
             async with asyncio.timeout(self._load_timeout_s) as self._load_timeout:
                 ready = await self._ready
@@ -303,8 +304,10 @@ class WorkerClient:
         self._cancels[request_id] = self._loop.call_later(self._stall_timeout_s, self.fail, reason)
 
     def limit_cache(self, size_bytes: int) -> None:
-        """How much memory the worker's prompt cache may use; ignored until it is ready."""
-        if self._state is _State.READY and size_bytes != self._cache_bytes:
+        """How much memory the worker's prompt cache may use; ignored until it is ready, and if it
+        has none.
+        """
+        if self._state is _State.READY and self._cache_bytes not in {None, size_bytes}:
             self._cache_bytes = size_bytes
             self._transport.send(messages.LimitCache(size_bytes))
 

@@ -4,6 +4,7 @@ server with a real model; also after the model was loaded again.
 
 from __future__ import annotations
 
+import asyncio
 import signal
 
 import httpx
@@ -147,3 +148,46 @@ def test_no_client_gets_the_conversations_of_another(start):
     unload(server)
     assert Chat(server, PLACES[0], "127.0.0.4").say()[1] < 64
     assert own.say("Hi")[1] >= length - 32
+
+
+SCRIPTED = {
+    "talker": {
+        "tokens": "one two three four",
+        "slots": 16,
+        "num_ctx": 4096,
+        "cells": 16 * 1024,
+        "template": "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>",
+    }
+}
+
+
+@pytest.mark.parametrize("cells", [0, SCRIPTED["talker"]["cells"]])
+async def test_of_64_chats_on_16_slots_hardly_any_history_is_computed_again(start_server, cells):
+    """Concurrent clients with four chats each, which take turns."""
+    script = SCRIPTED["talker"] | {"cells": cells}
+    server = start_server(scripts={"talker": script})
+    again = known = 0
+
+    async def talk(client: httpx.AsyncClient, name: int) -> None:
+        nonlocal again, known
+        chats = [[{"role": "user", "content": f"{name}.{chat} " * 250}] for chat in range(4)]
+        lengths = [0] * 4
+        for _ in range(3):
+            for chat, messages in enumerate(chats):
+                body = {"model": "talker", "messages": messages}
+                answer = await client.post("/v1/chat/completions", json=body)
+                usage = answer.raise_for_status().json()["usage"]
+                cached = usage["prompt_tokens_details"]["cached_tokens"]
+                known += lengths[chat]
+                again += max(0, lengths[chat] - cached)
+                lengths[chat] = usage["prompt_tokens"]
+                text = answer.json()["choices"][0]["message"]["content"]
+                messages += [
+                    {"role": "assistant", "content": text},
+                    {"role": "user", "content": "more " * 10},
+                ]
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=LONG_WAIT_S) as client:
+        await asyncio.gather(*(talk(client, name) for name in range(16)))
+    assert known > 100_000
+    assert again <= 0.05 * known

@@ -78,13 +78,15 @@ class HostPromptCache:
             return
         packed = array("i", tokens).tobytes()
         nearest, stored = _nearest(self._owned.get(owner, []), packed)
-        if nearest is not None:
-            if len(tokens) - stored < MIN_TOKENS:
-                self._touch(nearest)
-                return
-            if stored == nearest.length:
-                self._remove(nearest)  # the conversation has gone on
-        self._save(slot, packed, owner)
+        if nearest is not None and len(tokens) - stored < MIN_TOKENS:
+            self._touch(nearest)
+            return
+        size = self._engine.state_bytes(slot)
+        if not size or not self._memory.can_hold(packed, owner, size):
+            return
+        if nearest is not None and stored == nearest.length:
+            self._remove(nearest)  # the conversation has gone on
+        self._save(slot, packed, owner, size)
 
     def restore(self, match: CachedPrefix, slot: int) -> bool:
         state = self._states.get(match.key)
@@ -122,10 +124,7 @@ class HostPromptCache:
             state.is_own = self._engine.is_acceptable(view, state.length)
         return state.is_own
 
-    def _save(self, slot: int, tokens: bytes, owner: str) -> None:
-        size = self._engine.state_bytes(slot)
-        if not size or not self._memory.can_hold(tokens, owner, size):
-            return
+    def _save(self, slot: int, tokens: bytes, owner: str, size: int) -> None:
         while not self._free or not (
             state := self._memory.allocate(self._free[-1], tokens, owner, size)
         ):

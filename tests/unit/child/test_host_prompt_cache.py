@@ -178,6 +178,14 @@ def test_a_match_that_gave_way_is_not_restored():
         assert find(cache, [2] * 600) == 599
 
 
+def test_a_conversation_that_has_become_too_long_keeps_its_beginning():
+    with memfd(4) as fd, prompt_cache(fd) as cache:
+        keep(cache, LONG[:60])
+        keep(cache, [*LONG[:60], *[5] * 500])
+
+        assert find(cache, LONG[:60]) == 59
+
+
 def test_more_than_there_is_space_for_is_not_kept():
     with memfd(4) as fd, prompt_cache(fd) as cache:
         keep(cache, LONG[:60])

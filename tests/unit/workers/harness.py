@@ -246,6 +246,7 @@ class PoolHarness:
         self.slots = settings.pop("slots", 1)
         self.sizes = {"huge": 1000, "small": 10}
         self.size = settings.pop("size", 10)
+        self.spec = {}
         self.pool = Pool(
             limits, self.plan, self.observer, make_transport=self.make_worker, **settings
         )
@@ -254,7 +255,8 @@ class PoolHarness:
         if self.plan_fault:
             raise self.plan_fault
         size = self.sizes.get(target.key, self.size)
-        return [plan(model=target.path, size=size, slots=self.slots, num_ctx=options.num_ctx)]
+        load = {"model": target.path, "size": size, "num_ctx": options.num_ctx, **self.spec}
+        return [plan(slots=self.slots, **load)]
 
     def make_worker(self):
         if self.transport_fault:

@@ -162,6 +162,16 @@ async def test_a_load_waits_for_the_memory_of_the_worker_that_is_ending():
         await harness.workers[-1].ready()
 
 
+async def test_a_worker_without_a_prompt_cache_is_told_no_limit():
+    async with pool(cache_bytes=64 * MIB, capacity=130 * MIB, size=100 * MIB) as harness:
+        harness.spec = {"embedding": "encoder"}
+        first = await harness.up("small")
+        harness.spec = {}
+        await harness.up("b")
+
+        assert not any(isinstance(message, LimitCache) for message in first.sent)
+
+
 async def test_caches_give_way_to_another_model_and_grow_when_it_is_gone():
     async with pool(cache_bytes=64 * MIB, capacity=130 * MIB, size=100 * MIB) as harness:
         first = await harness.up("small")
