@@ -17,10 +17,11 @@ import numpy as np
 
 from ollama_async.native.kernels import Kernels
 
-SEQUENCES, CONTEXT, VOCAB = 10, 2048, 150
+SEQUENCES, VOCAB = 10, 150
+POOL_CELLS, CELLS = 1024, 256  # in one cache, in each of separate ones
 CACHE_TYPES = {"f16": 1, "q8_0": 8}
 RANDOM = np.random.default_rng(1)
-MINE, COPIED = 0, 9
+MINE, FILLER, COPIED = 0, 8, 9
 PROMPT = RANDOM.integers(260, 260 + VOCAB, 150).tolist()
 FORCED = RANDOM.integers(260, 260 + VOCAB, 4).tolist()
 OTHERS = [RANDOM.integers(260, 260 + VOCAB, length).tolist() for length in (40, 75, 33, 120, 51)]
@@ -36,7 +37,7 @@ class Rows(NamedTuple):
 @dataclass(frozen=True)
 class Case:
     """``cuts``: where the prompt is cut. ``copied``: so much of it is shared with a sequence.
-    ``has_holes``: freed cells are used first, so that those of the request are in no order.
+    ``has_holes``: what comes after the first cut is in cells before it.
     """
 
     cuts: tuple[int, ...] = ()
@@ -53,7 +54,7 @@ CASES = {
     "odd cuts": Case(cuts=(7, 50, 51, 99)),
     "token by token": Case(cuts=tuple(range(1, len(PROMPT)))),
     "among others": Case(has_company=True),
-    "other cells": Case(has_holes=True),
+    "other cells": Case(cuts=(64,), has_holes=True),
     "other cells among others, cut": Case(cuts=(41, 90), has_company=True, has_holes=True),
     "copied prefix": Case(copied=100),
     "copied prefix among others": Case(copied=37, has_company=True, threads=3),
@@ -64,7 +65,8 @@ CASES = {
 class Context:
     def __init__(self, model, kernels, cache_type, case):
         parameters = lib.llama_context_default_params()
-        parameters.n_ctx, parameters.n_seq_max = CONTEXT, SEQUENCES
+        parameters.n_ctx = POOL_CELLS if case.is_unified else CELLS * SEQUENCES
+        parameters.n_seq_max = SEQUENCES
         parameters.n_batch = parameters.n_ubatch = 256
         parameters.n_outputs_max = SEQUENCES
         parameters.n_threads = parameters.n_threads_batch = case.threads
@@ -114,9 +116,7 @@ def compute_request(context, case):
             context.compute([Rows(number, prompt, 0)])
             lengths[number] = len(prompt)
     if case.has_holes:
-        for number in (1, 3):
-            lib.llama_memory_seq_rm(context.memory, number, -1, -1)
-            del lengths[number]
+        _fill(context, POOL_CELLS - sum(lengths.values()) - case.cuts[0] - len(lengths))
     done = case.copied
     if done:
         context.compute([Rows(COPIED, [*PROMPT[:done], 300, 301], 0)])
@@ -125,11 +125,21 @@ def compute_request(context, case):
     for end in (*(cut for cut in case.cuts if cut > done), len(PROMPT)):
         mine = Rows(MINE, PROMPT[done:end], done, end == len(PROMPT))
         found.append(context.compute(_with_company(mine, lengths, case)))
+        if case.has_holes and done == 0:
+            for number in (1, 4):
+                lib.llama_memory_seq_rm(context.memory, number, -1, -1)
+                lengths.pop(number)
         done = end
     for offset, token in enumerate(FORCED):
         mine = Rows(MINE, [token], len(PROMPT) + offset)
         found.append(context.compute(_with_company(mine, lengths, case)))
     return np.stack(found[-1 - len(FORCED) :])
+
+
+def _fill(context, count):
+    for position in range(0, count, 200):
+        tokens = [265] * min(200, count - position)
+        context.compute([Rows(FILLER, tokens, position)])
 
 
 def _with_company(mine, lengths, case):
