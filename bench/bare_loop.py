@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import os
 
-# Before the library starts its threads, and as the server does for its workers: threads that spin
-# for long take the cores from each other.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+from ollama_async.workers.openmp import openmp_environ
+
+os.environ.update(openmp_environ() | os.environ)  # before the library starts its threads
 
 import argparse
 import ctypes

@@ -42,6 +42,7 @@ from ollama_async.native.tiny_encoder import (
     vocabulary,
     write_tiny_encoder,
 )
+from ollama_async.workers.openmp import openmp_environ
 
 SHAPE = EncoderShape(layers=6, width=384, heads=12, feed_forward=1536, vocab=30_522, context=512)
 WORDS = 28  # of a sentence; with [CLS] and [SEP] 30 tokens
@@ -49,7 +50,7 @@ SENTENCES = 1000
 BATCHES = (1, 4, 8, 16, 32, 64)
 ST_BATCHES = (1, 8, 32, 128)
 HERE = Path(__file__).parent
-_ENVIRON = {"GOMP_SPINCOUNT": "1000"}  # as the server's workers have it
+_ENVIRON = openmp_environ()  # as the server's workers have it
 
 
 def sentences() -> list[str]:

@@ -26,6 +26,7 @@ from contextlib import ExitStack, closing
 from ollama_async.core.errors import LoadFailed
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.messages import FromParent, Quit
+from ollama_async.workers.openmp import openmp_environ
 from ollama_async.workers.output import TAIL_BYTES, WorkerOutput
 from ollama_async.workers.pipe import Channel
 from ollama_async.workers.transport import REAP_DEADLINE_S, TransportListener
@@ -38,9 +39,6 @@ _LAST_READS = 5
 """A pipe's default size. A grandchild may have enlarged it and still be writing."""
 _FLOOD_PAUSE_S = 0.01
 _REAP_RETRY_S = 0.05
-_DEFAULT_ENVIRON = {"GOMP_SPINCOUNT": "1000"}
-"""OpenMP's threads spin before they sleep. By default they never sleep if there are as many as
-cores, and then any other busy process slows them down by a factor of four."""
 
 log = logging.getLogger(__name__)
 
@@ -235,7 +233,7 @@ def _spawn(
                 stdin=subprocess.DEVNULL,
                 stdout=output_child,
                 stderr=output_child,
-                env={**_DEFAULT_ENVIRON, **environ},
+                env={**openmp_environ(), **environ},
                 pass_fds=pass_fds,
                 start_new_session=True,
             )

@@ -8,6 +8,7 @@ import pytest
 
 from ollama_async.core import errors
 from ollama_async.core.conversation import Detokenize, Tokenize
+from ollama_async.workers.openmp import openmp_environ
 from tests.integration.worker_harness import ENVIRON, EventSink, perform, submit, submit_task
 
 
@@ -65,7 +66,7 @@ async def test_a_child_gets_its_own_descriptors_variables_and_session(client):
     portrait = json.loads(text)
     assert portrait["environ"] == {
         **ENVIRON,
-        "GOMP_SPINCOUNT": "1000",
+        **openmp_environ(),
         **{name: value for name, value in portrait["environ"].items() if name == "LC_CTYPE"},
     }
     assert portrait["session"] == portrait["pid"] == client.pid

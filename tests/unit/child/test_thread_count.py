@@ -111,15 +111,15 @@ class Machine:
     def counts(self, threads: ThreadCount, looks: int) -> list[int]:
         counts = []
         for _ in range(looks):
-            counts.append(threads.update())
             self.now_s += PERIOD_S
+            counts.append(threads.update())
         return counts
 
 
 def test_the_count_follows_a_process_that_comes_and_goes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    machine = Machine(monkeypatch, iter([0.1] * 4 + [1.0] * 6 + [0.1] * 6))
+    machine = Machine(monkeypatch, iter([0.1] * 5 + [1.0] * 6 + [0.1] * 6))
     counts = machine.counts(ThreadCount(2, read=machine.read), 16)
     assert counts[:4] == [2] * 4
     assert counts[6:10] == [1] * 4  # within half a second
@@ -131,17 +131,25 @@ def test_a_short_burst_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(machine.counts(ThreadCount(2, read=machine.read), 40)) == {2}
 
 
+def test_the_first_step_knows_what_was_used_during_the_load(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Machine(monkeypatch, iter([0.0, 1.0]))
+    assert machine.counts(ThreadCount(2, read=machine.read), 1) == [1]
+
+
 def test_it_looks_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(monkeypatch, iter([0.1]))
+    machine = Machine(monkeypatch, iter([0.1, 0.1]))
     threads = ThreadCount(2, read=machine.read)
+    machine.now_s += 1
     assert {threads.update() for _ in range(100)} == {2}
 
 
 def test_the_last_long_look_counts_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a pause, or a step of seconds, what was seen before it no longer matters."""
-    machine = Machine(monkeypatch, iter([0.0, 1.0, 1.0, 1.0, 0.0]))
+    machine = Machine(monkeypatch, iter([0.0, 1.0, 1.0, 0.0]))
     threads = ThreadCount(2, read=machine.read)
-    assert machine.counts(threads, 4)[-1] == 1
+    assert machine.counts(threads, 2)[-1] == 1
     machine.now_s += 60
     assert threads.update() == 2
 

@@ -105,6 +105,7 @@ def load(
 
     :raises LoadFailed: why the model cannot be run here.
     """
+    threads = ThreadCount(threads_of(spec))
     log = LogCapture()
     model = open_model(spec, progress, log, safe=safe, kernels=kernels)
     try:
@@ -114,7 +115,7 @@ def load(
     except BaseException:
         lib.llama_model_free(model)
         raise
-    return LlamaCpp(spec, model, opened, log, projector)
+    return LlamaCpp(spec, model, opened, log, threads, projector)
 
 
 def _open_projector(
@@ -147,6 +148,7 @@ class LlamaCpp:
         model: Any,
         opened: OpenContext,
         log: LogCapture,
+        threads: ThreadCount,
         projector: LlamaProjector | None = None,
     ) -> None:
         self.projector = projector
@@ -196,7 +198,7 @@ class LlamaCpp:
             can_draft=can_trim and not self._window,
             state_layout=_state_layout(spec, layout, is_on_device=bool(log.device_bytes())),
         )
-        self._threads = ThreadCount(threads_of(spec))
+        self._threads = threads
         if _computes_logits_on_device(spec, model, log):
             self.sample_on_device()
         self._pass_cost = ACCELERATOR_COST if self.facts.device_bytes else CPU_COST

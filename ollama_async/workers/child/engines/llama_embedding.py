@@ -71,6 +71,7 @@ def load(
 
     :raises LoadFailed: why the model cannot be run here.
     """
+    threads = ThreadCount(threads_of(spec))
     log = LogCapture()
     model = open_model(spec, progress, log, safe=safe, kernels=kernels)
     try:
@@ -86,7 +87,7 @@ def load(
         raise
     apply_adapters(context, adapters)
     use = try_kernels(kernels, context, _evaluation_of(context))
-    return LlamaEmbedding(spec, model, context, log, use)
+    return LlamaEmbedding(spec, model, context, log, threads, use)
 
 
 def _open_context(spec: LoadSpec, model: Any, log: LogCapture) -> Any:
@@ -130,12 +131,18 @@ class LlamaEmbedding:
     """See :class:`~.embedding.EmbeddingEngine`. Owns model and context."""
 
     def __init__(
-        self, spec: LoadSpec, model: Any, context: Any, log: LogCapture, kernels: KernelUse
+        self,
+        spec: LoadSpec,
+        model: Any,
+        context: Any,
+        log: LogCapture,
+        threads: ThreadCount,
+        kernels: KernelUse,
     ) -> None:
         self._model = model
         self._context = context
         self._memory = lib.llama_get_memory(context)
-        self._threads = ThreadCount(threads_of(spec))
+        self._threads = threads
         self._evaluate = _evaluation_of(context)
         tokenizer = LlamaTokenizer(model)
         self.tokenize = tokenizer.tokenize

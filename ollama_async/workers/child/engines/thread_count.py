@@ -52,33 +52,38 @@ def choose_threads(most: int, current: int, *, cores: int, others: float) -> int
 
 
 class ThreadCount:
-    """How many threads the next step should have, at most ``most``. Step thread only."""
+    """How many threads the next step should have, at most ``most``. Step thread only.
+
+    Make it before a model is loaded, so that the first step knows already.
+    """
 
     def __init__(self, most: int, *, read: Callable[[], CpuTimes | None] | None = None) -> None:
         cores = os.sched_getaffinity(0)
         self._count = self._most = most
         self._cores = len(cores)
         self._read = read or (lambda: read_cpu_times(cores))
-        self._last: CpuTimes | None = None
-        self._others = 0.0
+        self._last = self._read() if most > 1 else None
+        self._others: float | None = None
         self._due_s = -math.inf
 
     def update(self) -> int:
         """Looks again if that is due. Call it before every step."""
-        if self._most > 1 and time.monotonic() >= self._due_s:
-            self._look()
+        if self._last is not None and time.monotonic() >= self._due_s:
+            self._look(self._last)
             self._due_s = time.monotonic() + PERIOD_S
         return self._count
 
-    def _look(self) -> None:
-        times, last = self._read(), self._last
-        self._last = times
-        if times is None or last is None or times.now_s <= last.now_s:
+    def _look(self, last: CpuTimes) -> None:
+        self._last = times = self._read()
+        if times is None or times.now_s <= last.now_s:
             return
         passed_s = times.now_s - last.now_s
-        others = (times.all_s - last.all_s - (times.own_s - last.own_s)) / passed_s
+        used = (times.all_s - last.all_s - (times.own_s - last.own_s)) / passed_s
+        used = max(0.0, used)
+        if self._others is None:
+            self._others = used
         weight = 1 - 0.5 ** (passed_s / PERIOD_S)
-        self._others += weight * (max(0.0, others) - self._others)
+        self._others += weight * (used - self._others)
         self._count = choose_threads(
             self._most, self._count, cores=self._cores, others=self._others
         )
