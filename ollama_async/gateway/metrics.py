@@ -72,7 +72,7 @@ METRICS: tuple[MetricSpec, ...] = (
     _gauge("ollama_models_loading", "Models being loaded", ()),
     _gauge("ollama_busy_slots", "Slots that decode or read a prompt"),
     _gauge("ollama_slots", "Slots of the loaded model"),
-    _gauge("ollama_kv_cache_usage_ratio", "Share of the KV cache in use, 0 to 1"),
+    _gauge("ollama_kv_cache_usage_ratio", "Share of the KV cache held by running requests"),
     _gauge(
         "ollama_prompt_cache_bytes",
         "Host memory with conversations that lost their slot, rounded to MiB",

@@ -157,8 +157,9 @@ class Failed(msgspec.Struct, array_like=True, tag="fail"):
 
 
 class Heartbeat(msgspec.Struct, array_like=True, tag="vit"):
-    """Sent by the step thread, so its absence means that the engine hangs. ``cache_used``: the used
-    share of the KV cache, 0 to 1. ``stored_bytes``, ``stored_states``: in the prompt cache.
+    """Sent by the step thread, so its absence means that the engine hangs. ``cache_used``: share of
+    the KV cache that running requests hold, 0 to 1. ``stored_bytes``, ``stored_states``: in the
+    prompt cache.
     """
 
     busy_slots: int

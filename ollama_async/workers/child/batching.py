@@ -46,7 +46,7 @@ MIN_CHUNK = 16
 EFFICIENT_CHUNK = 64
 MAX_CHUNK = 256
 FIXED_CHUNK = 128
-"""Chunk of a seeded request on an idle worker: sums depend on how a prompt is split."""
+"""Chunk of a seeded request that is alone, if sums depend on how a prompt is split."""
 
 CHEAP_MASK_S = 0.001
 MASKS_S = 0.025
@@ -56,6 +56,7 @@ _SHORT_TAIL = 32
 _LONGER_PER_PROMPT = 32
 _LONG_STEP_FACTOR = 4  # times what they take themselves, where many prompts wait
 _EFFICIENT_TARGETS = 4
+_LEAST_SHARE = 1.0
 _EMA_WEIGHT = 0.25
 _DECAY = 0.998
 _UNSEEN_SIZE_FACTOR = 0.6
@@ -166,18 +167,19 @@ class BatchPlanner:
         ready: list[RunningSequence],
         decoding: Iterable[RunningSequence],
         *,
-        is_alone: bool,
+        fixes_seeded: bool,
     ) -> list[tuple[RunningSequence, int]]:
         """The prompts of ``ready`` (as :meth:`order` gave them) that go on in the next step, and by
         how many tokens.
 
-        ``streams`` sequences decode in it. ``is_alone``: there is no other request.
+        ``streams`` sequences decode in it. ``fixes_seeded``: a seeded prompt gets chunks
+        of a fixed size.
         """
         clients = {sequence.request.client for sequence in decoding}.union(self._turns)
         sizes = self.plan_chunks(
             streams,
             [sequence.readable for sequence in ready],
-            fixed=is_alone and bool(ready) and _is_seeded(ready[0]),
+            fixed=fixes_seeded and bool(ready) and _is_seeded(ready[0]),
             prompt_count=len(self._turns) if len(clients) > 1 else 0,
             is_shared=len(self._turns) > 1,
         )
@@ -187,10 +189,10 @@ class BatchPlanner:
         return chunks
 
     def plan_part(
-        self, sequence: RunningSequence, streams: int, missing: int, *, is_alone: bool
+        self, sequence: RunningSequence, streams: int, missing: int, *, fixes_seeded: bool
     ) -> int:
         """How many of the ``missing`` tokens of a span that may be split the next pass takes."""
-        fixed = is_alone and _is_seeded(sequence)
+        fixed = fixes_seeded and _is_seeded(sequence)
         (size,) = self.plan_chunks(streams, [missing], fixed=fixed)
         return size
 
@@ -242,7 +244,7 @@ class BatchPlanner:
                 self._largest(PREFILL_STEP_S * self._target_s / TARGET_STEP_S, alone=True),
             )
         decode_s = self.costs.decode_s(streams)
-        fair_s = max(self._target_s - decode_s, decode_s)
+        fair_s = max(self._target_s - decode_s, _LEAST_SHARE * decode_s)
         factor = 1 + _LONGER_PER_PROMPT * (prompts - 1) / streams
         most_s = max(LONG_STEP_S, _LONG_STEP_FACTOR * decode_s)
         size = self._largest(min(factor * fair_s, most_s), alone=False)

@@ -347,12 +347,13 @@ class EngineLoop(StepLoop[PreparedRequest]):
             self._demand_embeddings(late)  # some may be cached
         ready = [each for each in begun if each.is_encoded]
         is_alone = not decoding and len(self._prefilling) == 1 and not self._waiting
+        fixes_seeded = is_alone and not self._engine.facts.is_invariant
         if ready and ready[0].next_span is not None:
-            self._read_span(ready[0], *ready[0].next_span, len(decoding), is_alone=is_alone)
+            self._read_span(ready[0], *ready[0].next_span, len(decoding), fixes_seeded=fixes_seeded)
             return [], False
         readable = [each for each in ready if each.next_span is None]
         chunks = self._planner.plan_prefill(
-            len(decoding), readable, self._decoding, is_alone=is_alone
+            len(decoding), readable, self._decoding, fixes_seeded=fixes_seeded
         )
         return chunks, len(ready) < len(begun)
 
@@ -425,7 +426,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         offset: int,
         streams: int,
         *,
-        is_alone: bool,
+        fixes_seeded: bool,
     ) -> None:
         """Evaluate a span of an image or a recording in a pass of its own, or as much of it as
         would be of a text.
@@ -433,7 +434,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         embeddings, size = span.embeddings, span.length
         if embeddings.is_causal:
             size = self._planner.plan_part(
-                sequence, streams, span.length - offset, is_alone=is_alone
+                sequence, streams, span.length - offset, fixes_seeded=fixes_seeded
             )
             embeddings = embeddings.part(offset, size)
         if self._lacks_cells(streams + size):

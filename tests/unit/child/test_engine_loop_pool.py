@@ -99,6 +99,16 @@ def test_a_shared_prefix_is_computed_once_and_stored_once():
     harness.check()
 
 
+def test_a_seeded_request_reuses_what_was_computed_where_sums_do_not_depend_on_it():
+    harness = Pool()
+    for number in (1, 2):
+        harness.ask(number, [1] * 80, 5, seed=7)
+        harness.finish(number)
+
+    assert harness.texts()[1] == harness.texts()[2]
+    assert [harness.ends()[number].usage.cached for number in (1, 2)] == [0, 79]
+
+
 def test_a_large_request_is_overtaken_by_so_many_and_no_more(monkeypatch):
     monkeypatch.setattr(engine_loop, "OVERTAKEN", 3)
     harness = Pool(slots=20, num_ctx=200, cells=200, sequences=40)
