@@ -5,6 +5,7 @@ import random
 import numpy as np
 import pytest
 
+from ollama_async.native.tiny_model import write_tiny_model
 from ollama_async.workers.child.engines.engine import Row
 from ollama_async.workers.child.engines.llama_cpp import load
 from tests.integration.llama_engine.harness import (
@@ -15,6 +16,7 @@ from tests.integration.llama_engine.harness import (
     start,
     tokens_of,
 )
+from tests.integration.llama_engine.test_invariance import HEADS, MODELS, WIDTH
 
 pytestmark = pytest.mark.engine
 
@@ -82,6 +84,31 @@ def test_a_state_outlives_its_engine(model, flash_attention, cache_type):
     assert engine.facts.state_layout == layout
     assert engine.restore(1, state, len(tokens) - 1)
     assert continued(engine, 1, tokens) == expected
+    engine.close()
+
+
+@pytest.mark.parametrize("kind", ["positions of three dimensions", "sliding windows"])
+def test_models_of_other_shapes_get_their_states_back(tmp_path, kind):
+    """A state has more of each cell, or two caches of which one lacks old tokens."""
+    if kind == "sliding windows":
+        window = {"metadata": {"gemma3.attention.sliding_window": 8}}
+        shape = {"width": WIDTH, "heads": HEADS, "kv_heads": 1, "architecture": "gemma3"}
+        path = write_tiny_model(tmp_path / "tiny.gguf", **shape, **MODELS["gemma3"] | window)
+    else:
+        sections = {"qwen2vl.rope.dimension_sections": [2, 3, 3, 0]}
+        path = write_tiny_model(tmp_path / "tiny.gguf", architecture="qwen2vl", metadata=sections)
+    text = f"{TEXT} {TEXT} {TEXT}"
+    engine = load(spec_of(path), lambda _fraction: None)
+    expected = generate(engine, 0, text)
+    tokens = read(engine, 0, text)
+    state = saved(engine, 0)
+
+    assert engine.is_acceptable(state, len(tokens) - 1)
+    assert engine.restore(1, state, len(tokens) - 1)
+    assert continued(engine, 1, tokens) == expected
+    for length in (len(tokens) - 4, len(tokens) - 12):
+        assert engine.restore(2, state, len(tokens) - 1)
+        assert engine.trim(2, length) == engine.facts.can_trim_restored
     engine.close()
 
 

@@ -504,4 +504,4 @@ class LlamaCpp:
         if not self._window or not length:
             return False
         first: int = lib.llama_memory_seq_pos_min(self._memory, slot)
-        return first > max(0, length - self._window)
+        return first < 0 or first > max(0, length - self._window)  # a state has only the last ones
