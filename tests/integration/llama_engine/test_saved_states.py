@@ -87,13 +87,29 @@ def test_a_state_outlives_its_engine(model, flash_attention, cache_type):
     engine.close()
 
 
+def write_windowed_model(path):
+    """With sliding windows of 8 tokens in five layers of six."""
+    window = {"metadata": {"gemma3.attention.sliding_window": 8}}
+    shape = {"width": WIDTH, "heads": HEADS, "kv_heads": 1, "architecture": "gemma3"}
+    return write_tiny_model(path, **shape, **MODELS["gemma3"] | window)
+
+
+def test_a_part_of_a_sequence_with_sliding_windows_is_copied_with_them(tmp_path):
+    engine = load(spec_of(write_windowed_model(tmp_path / "tiny.gguf")), lambda _fraction: None)
+    expected = generate(engine, 0, TEXT)
+    tokens = tokens_of(engine, TEXT)
+    read(engine, 1, f"{TEXT} {TEXT} {TEXT}")
+
+    assert engine.copy(1, 2, len(tokens) - 1)
+    assert continued(engine, 2, tokens) == expected
+    engine.close()
+
+
 @pytest.mark.parametrize("kind", ["positions of three dimensions", "sliding windows"])
 def test_models_of_other_shapes_get_their_states_back(tmp_path, kind):
     """A state has more of each cell, or two caches of which one lacks old tokens."""
     if kind == "sliding windows":
-        window = {"metadata": {"gemma3.attention.sliding_window": 8}}
-        shape = {"width": WIDTH, "heads": HEADS, "kv_heads": 1, "architecture": "gemma3"}
-        path = write_tiny_model(tmp_path / "tiny.gguf", **shape, **MODELS["gemma3"] | window)
+        path = write_windowed_model(tmp_path / "tiny.gguf")
     else:
         sections = {"qwen2vl.rope.dimension_sections": [2, 3, 3, 0]}
         path = write_tiny_model(tmp_path / "tiny.gguf", architecture="qwen2vl", metadata=sections)

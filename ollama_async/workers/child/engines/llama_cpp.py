@@ -329,7 +329,7 @@ class LlamaCpp:
             return False
         if self.facts.is_pooled:
             self._mark_cells(source, target, end)
-        elif not self._copy_cells(source, target):
+        elif not self._copy_cells(source, target, end):
             lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)
             self._has_pending_moves = True
         self._positions[target].copy(self._positions[source])
@@ -343,10 +343,13 @@ class LlamaCpp:
         positions = self._positions[slot]
         return bool(positions.skips) or self._end_of(slot) == length
 
-    def _copy_cells(self, source: int, target: int) -> bool:
+    def _copy_cells(self, source: int, target: int, end: int) -> bool:
         """Copy only the cells in use, through the sequence's saved state. The library's own copy
-        takes the whole buffer: ten times as long for a short prefix. False: not done.
+        takes the whole buffer: ten times as long for a short prefix. False: not done. Where there
+        are sliding windows, a state lacks what a part that ends at ``end`` needs.
         """
+        if self._window and end != self._end_of(source):
+            return False
         size = self.state_bytes(source)
         if not 0 < size <= _COPY_LIMIT_BYTES:
             return False
