@@ -70,7 +70,7 @@ bool watch_memory(llama_memory_i * memory) {
 int32_t order_cells(const ggml_tensor * keys, int64_t stream, int32_t * cells, int64_t count) {
     const llama_kv_cells * known = find_cells(keys, stream);
     if (!known || count == 0) {
-        return 0;
+        return -1;
     }
     const auto is_before = [&](int32_t a, int32_t b) {
         const llama_pos at = known->pos_get(a), bt = known->pos_get(b);
@@ -79,7 +79,7 @@ int32_t order_cells(const ggml_tensor * keys, int64_t stream, int32_t * cells, i
     bool is_ordered = true;
     for (int64_t each = 0; each < count; each++) {
         if (static_cast<uint32_t>(cells[each]) >= known->size() || known->is_empty(cells[each])) {
-            return 0;
+            return -1;
         }
         is_ordered = is_ordered && (each == 0 || is_before(cells[each - 1], cells[each]));
     }

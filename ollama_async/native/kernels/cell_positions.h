@@ -16,7 +16,7 @@ bool watch_memory(llama_memory_i * memory);
 
 // Order `count` cells by position, in place. `keys`: the K tensor of an attention op that they are
 // cells of; `stream`: their index in its last dimension. Cells of a cache that is not watched stay
-// as they are. Returns the position of the first one; 0 if it is not known.
+// as they are. Returns the position of the first one; -1 if it is not known.
 int32_t order_cells(const ggml_tensor * keys, int64_t stream, int32_t * cells, int64_t count);
 
 }  // namespace own

@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <climits>
 #include <cstring>
-#include <mutex>
+#include <numeric>
+#include <utility>
 
 namespace own {
 
@@ -20,6 +20,7 @@ constexpr int64_t rows_per_part = 64;
 struct List {
     std::vector<int32_t> cells;
     int32_t stream;
+    int32_t origin;  // the first key of the sequence, where cells are numbered by position
 };
 
 // Rows that one thread looks at together, and their lists.
@@ -32,7 +33,6 @@ struct Part {
 
 // What is known of the rows of one mask in one graph.
 struct Known {
-    const ggml_threadpool * threadpool = nullptr;
     const ggml_tensor * first_op = nullptr;
     const void * mask = nullptr;
     std::array<int64_t, 3> shape = {};  // keys, rows, streams
@@ -41,11 +41,20 @@ struct Known {
     VisibleRows rows;
 };
 
-std::atomic<uint64_t> plans{1};
+// Each thread that computes graphs has its own: they are planned, and begun, by one and the same.
+// A model with sliding windows has two masks.
+thread_local std::array<Known, 4> entries;
+thread_local uint64_t plans = 1;
 
 std::array<int64_t, 3> score_shape(const ggml_tensor * op) {
     const ggml_tensor * queries = op->src[0];
     return {op->src[1]->ne[1], queries->ne[1], queries->ne[3]};
+}
+
+const ggml_fp16_t * mask_row(const ggml_tensor * mask, int64_t row, int64_t stream) {
+    return reinterpret_cast<const ggml_fp16_t *>(
+        static_cast<const char *>(mask->data) + row * mask->nb[1] +
+        stream % mask->ne[3] * mask->nb[3]);
 }
 
 // Append the visible cells of a row of a mask; true if one of them has a bias.
@@ -93,10 +102,44 @@ int64_t find_in(
     return -1;
 }
 
-void add_row(Part & part, const ggml_tensor * keys, int64_t stream, int64_t row, bool has_bias) {
+// The first key of the sequence of which key `cell` is one, where rows and keys are the same
+// tokens: a row sees no key of another sequence, and maybe not all of its own.
+int32_t find_origin(const ggml_tensor * mask, int64_t stream, int32_t cell) {
+    for (;;) {
+        const ggml_fp16_t * row = mask_row(mask, cell, stream);
+        const auto first = static_cast<int32_t>(
+            std::find_if(row, row + cell, [](ggml_fp16_t bias) { return bias != masked; }) - row);
+        if (first == cell) {
+            return cell;
+        }
+        cell = first;
+    }
+}
+
+// Keys that are in no cache, as in an encoder, are in the order of their positions.
+int32_t find_position(
+    const Part & part, const ggml_tensor * op, int64_t stream, int32_t cell, int32_t & origin) {
+    const ggml_tensor *queries = op->src[0], *keys = op->src[1], *mask = op->src[3];
+    origin = cell;
+    if (mask && keys->ne[1] == queries->ne[1]) {
+        const bool is_known =
+            !part.lists.empty() && part.lists.back().stream == stream &&
+            part.rows.back().end > part.rows.back().begin &&
+            std::binary_search(
+                part.lists.back().cells.begin(), part.lists.back().cells.end(), cell);
+        origin = is_known ? part.lists.back().origin : find_origin(mask, stream, cell);
+    }
+    return cell - origin;
+}
+
+void add_row(Part & part, const ggml_tensor * op, int64_t stream, int64_t row, bool has_bias) {
     std::vector<int32_t> & cells = part.cells;
     const auto count = static_cast<int32_t>(cells.size());
-    const int32_t position = order_cells(keys, stream, cells.data(), count);
+    int32_t position = order_cells(op->src[1], stream, cells.data(), count);
+    int32_t origin = 0;
+    if (position < 0) {
+        position = count ? find_position(part, op, stream, cells[0], origin) : 0;
+    }
     const int32_t padding = position % tile_keys;
     int64_t begin = -1;
     if (count && !part.rows.empty() && part.lists.back().stream == stream) {
@@ -104,7 +147,7 @@ void add_row(Part & part, const ggml_tensor * keys, int64_t stream, int64_t row,
     }
     if (begin < 0) {
         begin = padding;
-        part.lists.push_back({{}, static_cast<int32_t>(stream)});
+        part.lists.push_back({{}, static_cast<int32_t>(stream), origin});
         part.lists.back().cells.assign(static_cast<size_t>(padding), count ? cells[0] : 0);
     }
     std::vector<int32_t> & all = part.lists.back().cells;
@@ -120,8 +163,8 @@ void add_row(Part & part, const ggml_tensor * keys, int64_t stream, int64_t row,
 }
 
 void build_part(Part & part, const ggml_tensor * op, int64_t index) {
-    const ggml_tensor * keys = op->src[1];
     const ggml_tensor * mask = op->src[3];
+    const int64_t keys = op->src[1]->ne[1];
     const int64_t rows = op->src[0]->ne[1];
     const int64_t all = rows * op->src[0]->ne[3];
     part.lists.clear();
@@ -132,17 +175,12 @@ void build_part(Part & part, const ggml_tensor * op, int64_t index) {
         const int64_t stream = each / rows, row = each % rows;
         bool has_bias = false;
         if (mask) {
-            const char * data = static_cast<const char *>(mask->data) + row * mask->nb[1] +
-                                stream % mask->ne[3] * mask->nb[3];
-            has_bias =
-                read_mask(reinterpret_cast<const ggml_fp16_t *>(data), keys->ne[1], part.cells);
+            has_bias = read_mask(mask_row(mask, row, stream), keys, part.cells);
         } else {
-            part.cells.resize(static_cast<size_t>(keys->ne[1]));
-            for (size_t cell = 0; cell < part.cells.size(); cell++) {
-                part.cells[cell] = static_cast<int32_t>(cell);
-            }
+            part.cells.resize(static_cast<size_t>(keys));
+            std::iota(part.cells.begin(), part.cells.end(), 0);
         }
-        add_row(part, keys, stream, row, has_bias);
+        add_row(part, op, stream, row, has_bias);
     }
 }
 
@@ -190,32 +228,25 @@ void join_parts(Known & known) {
     }
 }
 
-// Masks of graphs that run: a model with sliding windows has two, and graphs may run at a time.
-std::array<Known, 8> entries;
-std::mutex entries_mutex;
-
-// The entry for `op`, and whether it has to be computed. Called by one thread of its graph.
-std::pair<Known *, bool> choose_entry(const ggml_compute_params * params, const ggml_tensor * op) {
-    const std::lock_guard lock(entries_mutex);
-    static size_t oldest = 0;
+// The entry for `op`, and whether it has to be computed.
+std::pair<Known *, bool> choose_entry(const ggml_tensor * op) {
+    thread_local size_t oldest = 0;
     const void * mask = op->src[3] ? op->src[3]->data : nullptr;
-    const uint64_t plan = plans;
     const auto shape = score_shape(op);
-    for (Known & known : entries) {
-        if (known.threadpool == params->threadpool && known.mask == mask && known.shape == shape) {
-            const bool is_stale = known.plan != plan || known.first_op == op || !mask;
-            known.plan = plan;
-            known.first_op = is_stale ? op : known.first_op;
-            return {&known, is_stale};
-        }
+    const auto is_of_op = [&](const Known & known) {
+        return known.mask == mask && known.shape == shape;
+    };
+    auto found = std::find_if(entries.begin(), entries.end(), is_of_op);
+    if (found == entries.end()) {
+        found = entries.begin() + oldest++ % entries.size();
+    } else if (found->plan == plans && found->first_op != op && mask) {
+        return {found, false};
     }
-    Known & known = entries[oldest++ % entries.size()];
-    known.threadpool = params->threadpool;
-    known.first_op = op;
-    known.mask = mask;
-    known.shape = shape;
-    known.plan = plan;
-    return {&known, true};
+    found->first_op = op;
+    found->mask = mask;
+    found->shape = shape;
+    found->plan = plans;
+    return {found, true};
 }
 
 }  // namespace
@@ -231,7 +262,7 @@ const VisibleRows & find_visible_keys(const ggml_compute_params * params, const 
     };
     auto * choice = static_cast<Choice *>(params->wdata);
     if (params->ith == 0) {
-        const auto [known, is_stale] = choose_entry(params, op);
+        const auto [known, is_stale] = choose_entry(op);
         *choice = {known, is_stale};
         if (is_stale) {
             const int64_t rows = op->src[0]->ne[1] * op->src[0]->ne[3];

@@ -62,8 +62,7 @@ def try_kernels(
     if kernels is None:
         return KernelUse(f"stock ({choice.stock_reason})" if choice.stock_reason else "stock")
     memory = lib.llama_get_memory(context)
-    if memory:
-        kernels.watch(memory)
+    kernels.watch(memory)  # and no longer that of a context before
     with kernels.recorded() as usage:
         token = (lib.llama_token * 1)(0)
         status = evaluate(context, lib.llama_batch_get_one(token, 1))
