@@ -217,10 +217,11 @@ class KVPool:
             source, length = self._source(slot, query, uses_cache=False)
         if isinstance(source, Slot) and source is not slot:
             self._vacate(slot)
-            self._can_copy = self._engine.copy(source.index, slot.index, length)
-            if self._can_copy:  # refused once, refused always
+            if self._engine.copy(source.index, slot.index, length):
                 self._ledger.copy(source.index, slot.index, length)
                 self._set(slot, source.tokens[:length])
+            elif self._engine.facts.can_trim_restored:  # else it may be this source
+                self._can_copy = False  # refused once, refused always
         elif length < len(slot.tokens):
             if 2 * length < len(slot.tokens) and not self._is_held_elsewhere(slot):
                 self._keep(slot)

@@ -1,5 +1,7 @@
 """How much two prompts share, and what slots make of it."""
 
+import msgspec
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -52,6 +54,19 @@ def test_the_slot_unused_for_longest_goes_first(fake_engine):
     pool.release(admit(pool, PrefixQuery([1] * 101)))
 
     assert admit(pool, PrefixQuery([9])).index == 1
+
+
+@pytest.mark.parametrize("can_trim_restored", [True, False])
+def test_a_refused_copy_is_tried_again_only_where_the_source_may_lack_a_window(
+    fake_engine, can_trim_restored
+):
+    engine = fake_engine(slots=3, num_ctx=500, can_copy=False)
+    engine.facts = msgspec.structs.replace(engine.facts, can_trim_restored=can_trim_restored)
+    pool = filled(engine, [1] * 100 + [2] * 150)
+    for _ in range(2):
+        assert admit(pool, PrefixQuery([1] * 100 + [3])).tokens == []
+
+    assert len(engine.copies) == (1 if can_trim_restored else 2)
 
 
 def test_a_slot_is_not_given_away_for_a_small_share(fake_engine):
