@@ -1,11 +1,11 @@
-// Times and checks matrix products of our kernels beside the stock library's, in one process and one
-// thread, in pairs: CPU time, so a busy machine disturbs both alike.
+// Times and checks matrix products of our kernels beside the stock library's, in one process and
+// one thread, in pairs: CPU time, so a busy machine disturbs both alike.
 //
-//   products LIBRARY check [TYPE...]            errors against float64, invariance, threads, experts
-//   products LIBRARY time TYPE M K LAYERS ROWS...
+//   products LIBRARY check [TYPE...]            errors against float64, invariance, threads,
+//   experts products LIBRARY time TYPE M K LAYERS ROWS...
 //
-// LIBRARY is our kernels' shared library. LAYERS matrices are multiplied in turn, so that together they
-// are larger than the caches. "stock" is the best that the stock library offers for the type.
+// LIBRARY is our kernels' shared library. LAYERS matrices are multiplied in turn, so that together
+// they are larger than the caches. "stock" is the best that the stock library offers for the type.
 #include "ggml-backend.h"
 #include "ggml-cpu.h"
 #include "ggml.h"
@@ -84,7 +84,8 @@ struct Matrix {
             std::memcpy(file.data(), source.data(), file.size());
             exact = source;
         } else {
-            ggml_quantize_chunk(type, source.data(), file.data(), 0, rows * experts, values, importance.data());
+            ggml_quantize_chunk(
+                type, source.data(), file.data(), 0, rows * experts, values, importance.data());
             ggml_get_type_traits(type)->to_float(file.data(), exact.data(), exact.size());
         }
     }
@@ -92,13 +93,13 @@ struct Matrix {
 
 // `layers` copies of a matrix in one kind of buffer, and products with them.
 class Products {
-public:
+  public:
     Products(ggml_backend_t cpu, ggml_backend_buffer_type_t type, const Matrix & matrix, int layers)
         : cpu_(cpu), matrix_(matrix) {
         context_ = ggml_init({ggml_tensor_overhead() * (layers + 1), nullptr, true});
         for (int layer = 0; layer < layers; layer++) {
-            weights_.push_back(
-                ggml_new_tensor_3d(context_, matrix.type, matrix.values, matrix.rows, matrix.experts));
+            weights_.push_back(ggml_new_tensor_3d(
+                context_, matrix.type, matrix.values, matrix.rows, matrix.experts));
         }
         buffer_ = ggml_backend_alloc_ctx_tensors_from_buft(context_, type);
         for (ggml_tensor * each : weights_) {
@@ -113,11 +114,14 @@ public:
     }
 
     // Build the graph for `rows` rows of activations; with `ids` ([rows][used]), of experts.
-    void prepare(const std::vector<float> & activations, int64_t rows, const std::vector<int32_t> & ids = {}) {
+    void prepare(
+        const std::vector<float> & activations, int64_t rows,
+        const std::vector<int32_t> & ids = {}) {
         free_graph();
         const size_t nodes = weights_.size() + 8;
-        graph_context_ =
-            ggml_init({ggml_tensor_overhead() * 2 * nodes + ggml_graph_overhead_custom(nodes, false), nullptr, true});
+        graph_context_ = ggml_init(
+            {ggml_tensor_overhead() * 2 * nodes + ggml_graph_overhead_custom(nodes, false), nullptr,
+             true});
         graph_ = ggml_new_graph_custom(graph_context_, nodes, false);
         ggml_tensor * x;
         ggml_tensor * chosen = nullptr;
@@ -128,10 +132,12 @@ public:
             chosen = ggml_new_tensor_2d(graph_context_, GGML_TYPE_I32, ids.size() / rows, rows);
         }
         for (ggml_tensor * each : weights_) {
-            result_ = chosen ? ggml_mul_mat_id(graph_context_, each, x, chosen) : ggml_mul_mat(graph_context_, each, x);
+            result_ = chosen ? ggml_mul_mat_id(graph_context_, each, x, chosen)
+                             : ggml_mul_mat(graph_context_, each, x);
             ggml_build_forward_expand(graph_, result_);
         }
-        graph_buffer_ = ggml_backend_alloc_ctx_tensors_from_buft(graph_context_, ggml_backend_cpu_buffer_type());
+        graph_buffer_ = ggml_backend_alloc_ctx_tensors_from_buft(
+            graph_context_, ggml_backend_cpu_buffer_type());
         ggml_backend_tensor_set(x, activations.data(), 0, rows * matrix_.values * sizeof(float));
         if (chosen) {
             ggml_backend_tensor_set(chosen, ids.data(), 0, ids.size() * sizeof(int32_t));
@@ -146,7 +152,7 @@ public:
         return values;
     }
 
-private:
+  private:
     void free_graph() {
         if (graph_context_) {
             ggml_backend_buffer_free(graph_buffer_);
@@ -187,7 +193,8 @@ void expect(bool condition, const char * type, const char * what, int64_t m, int
     }
 }
 
-void check_dense(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type, int64_t m, int64_t k) {
+void check_dense(
+    ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type, int64_t m, int64_t k) {
     const char * name = ggml_type_name(type);
     const Matrix matrix(type, m, k);
     Products products(cpu, own, matrix, 1);
@@ -214,15 +221,17 @@ void check_dense(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type t
             ggml_backend_cpu_set_n_threads(cpu, threads);
             products.run();
             const std::vector<float> some = products.results();
-            expect(!std::memcmp(some.data(), &all[first * m], some.size() * sizeof(float)), name,
-                   "bits depend on the batch", m, k, rows);
+            expect(
+                !std::memcmp(some.data(), &all[first * m], some.size() * sizeof(float)), name,
+                "bits depend on the batch", m, k, rows);
         }
         ggml_backend_cpu_set_n_threads(cpu, 1);
     }
     std::printf("%-7s M %4ld K %5ld error %.2e\n", name, m, k, relative);
 }
 
-void check_experts(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type, int64_t m, int64_t k) {
+void check_experts(
+    ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type, int64_t m, int64_t k) {
     const char * name = ggml_type_name(type);
     constexpr int64_t experts = 8, used = 3, tokens = 37;
     const Matrix matrix(type, m, k, experts);
@@ -243,15 +252,17 @@ void check_experts(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type
         Matrix one = matrix;
         one.experts = 1;
         const size_t bytes = matrix.file.size() / experts;
-        one.file.assign(matrix.file.begin() + expert * bytes, matrix.file.begin() + (expert + 1) * bytes);
+        one.file.assign(
+            matrix.file.begin() + expert * bytes, matrix.file.begin() + (expert + 1) * bytes);
         Products dense(cpu, own, one, 1);
         dense.prepare(x, tokens);
         dense.run();
         const std::vector<float> expected = dense.results();
         for (size_t each = 0; each < ids.size(); each++) {
             if (ids[each] == expert) {
-                expect(!std::memcmp(&all[each * m], &expected[each / used * m], m * sizeof(float)), name,
-                       "an expert differs from a dense product", m, k, tokens);
+                expect(
+                    !std::memcmp(&all[each * m], &expected[each / used * m], m * sizeof(float)),
+                    name, "an expert differs from a dense product", m, k, tokens);
             }
         }
     }
@@ -293,8 +304,9 @@ double time_of(Products & products) {
     return cpu_seconds() - start;
 }
 
-void time_products(ggml_backend_t cpu, ggml_backend_buffer_type_t own, const Matrix & matrix, int layers,
-                   const std::vector<int64_t> & rows) {
+void time_products(
+    ggml_backend_t cpu, ggml_backend_buffer_type_t own, const Matrix & matrix, int layers,
+    const std::vector<int64_t> & rows) {
     const char * name = ggml_type_name(matrix.type);
     Products ours(cpu, own, matrix, layers);
     // Stock packs a few types, too.
@@ -324,10 +336,12 @@ void time_products(ggml_backend_t cpu, ggml_backend_buffer_type_t own, const Mat
         }
         std::sort(ratios.begin(), ratios.end());
         const double operations = 2.0 * matrix.rows * matrix.values * count * layers * 1e-9;
-        std::printf("%-7s M %ld K %ld rows %4ld  stock %7.1f  own %7.1f GOPS  %5.1f GB/s  ratio %.2f (median %.2f)\n",
-                    name, matrix.rows, matrix.values, count, operations / best_stock, operations / best_ours,
-                    matrix.file.size() * layers / best_ours * 1e-9, best_stock / best_ours,
-                    ratios[ratios.size() / 2]);
+        std::printf(
+            "%-7s M %ld K %ld rows %4ld  stock %7.1f  own %7.1f GOPS  %5.1f GB/s  ratio %.2f "
+            "(median %.2f)\n",
+            name, matrix.rows, matrix.values, count, operations / best_stock,
+            operations / best_ours, matrix.file.size() * layers / best_ours * 1e-9,
+            best_stock / best_ours, ratios[ratios.size() / 2]);
         std::fflush(stdout);
     }
 }
@@ -358,8 +372,9 @@ int main(int count, char ** arguments) {
             types.push_back(type_of(arguments[each]));
         }
         if (types.empty()) {
-            types = {GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16,  GGML_TYPE_Q8_0, GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,
-                     GGML_TYPE_Q5_0, GGML_TYPE_Q5_1,   GGML_TYPE_Q2_K,  GGML_TYPE_Q3_K, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K,
+            types = {GGML_TYPE_F32,  GGML_TYPE_F16,    GGML_TYPE_BF16,   GGML_TYPE_Q8_0,
+                     GGML_TYPE_Q4_0, GGML_TYPE_Q4_1,   GGML_TYPE_Q5_0,   GGML_TYPE_Q5_1,
+                     GGML_TYPE_Q2_K, GGML_TYPE_Q3_K,   GGML_TYPE_Q4_K,   GGML_TYPE_Q5_K,
                      GGML_TYPE_Q6_K, GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS, GGML_TYPE_MXFP4};
         }
         for (ggml_type type : types) {

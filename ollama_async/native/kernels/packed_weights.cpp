@@ -52,7 +52,8 @@ const FileBlock * find(ggml_type type) {
 
 size_t super_bytes(const FileBlock & block, int64_t blocks) {
     const size_t plane = block.plane_at < 0 ? 0 : 512;
-    const size_t bytes = blocks * (block.words * 64 + block.halves * 32 + block.octets * 16) + plane;
+    const size_t bytes =
+        blocks * (block.words * 64 + block.halves * 32 + block.octets * 16) + plane;
     return (bytes + 63) / 64 * 64;
 }
 

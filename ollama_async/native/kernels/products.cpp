@@ -58,17 +58,16 @@ struct Place {
 
 // The rows of an op in the order of their matrices. All of it is in the op's working memory.
 class Plan {
-public:
+  public:
     static size_t bytes(const ggml_tensor * op) {
         return places_of(op) * sizeof(Place) + (op->src[0]->ne[2] + 1) * sizeof(Segment);
     }
 
-    static int64_t places_of(const ggml_tensor * op) {
-        return ggml_nelements(op) / op->ne[0];
-    }
+    static int64_t places_of(const ggml_tensor * op) { return ggml_nelements(op) / op->ne[0]; }
 
     Plan(const ggml_tensor * op, uint8_t * memory)
-        : op_(op), places_(reinterpret_cast<Place *>(memory)),
+        : op_(op),
+          places_(reinterpret_cast<Place *>(memory)),
           segments_(reinterpret_cast<Segment *>(places_ + places_of(op))) {}
 
     // Fill the memory; one thread does it.
@@ -85,7 +84,7 @@ public:
     // As long as a segment has rows; the last one has none.
     const Segment * segments() const { return segments_; }
 
-private:
+  private:
     static float * target(const ggml_tensor * op, int64_t i1, int64_t i2, int64_t i3) {
         char * data = static_cast<char *>(op->data);
         return reinterpret_cast<float *>(data + i1 * op->nb[1] + i2 * op->nb[2] + i3 * op->nb[3]);
@@ -118,7 +117,9 @@ private:
         const int64_t experts = op_->src[0]->ne[2];
         auto expert_of = [&](int64_t slot, int64_t token) {
             int32_t id;
-            std::memcpy(&id, static_cast<const char *>(ids->data) + slot * ids->nb[0] + token * ids->nb[1], 4);
+            std::memcpy(
+                &id, static_cast<const char *>(ids->data) + slot * ids->nb[0] + token * ids->nb[1],
+                4);
             return id;
         };
         for (int64_t expert = 0; expert <= experts; expert++) {
@@ -140,8 +141,8 @@ private:
         for (int64_t token = 0; token < ids->ne[1]; token++) {
             for (int64_t slot = 0; slot < ids->ne[0]; slot++) {
                 Segment & segment = segments_[expert_of(slot, token)];
-                places_[segment.first + segment.count++] = {target(rows, slot % rows->ne[1], token, 0),
-                                                            target(op_, slot, token, 0)};
+                places_[segment.first + segment.count++] = {
+                    target(rows, slot % rows->ne[1], token, 0), target(op_, slot, token, 0)};
             }
         }
         Segment * used = segments_;
@@ -181,7 +182,9 @@ struct Shares {
     }
 };
 
-void multiply_tile(const ggml_tensor * weights, ProductTile tile, int64_t matrix, int64_t group, const Place * places) {
+void multiply_tile(
+    const ggml_tensor * weights, ProductTile tile, int64_t matrix, int64_t group,
+    const Place * places) {
     alignas(64) float outputs[Shares::tile_outputs];
     tile.weights = static_cast<const uint8_t *>(weights->data) + matrix * matrix_bytes(weights) +
                    group * tile.group_bytes;
@@ -190,7 +193,9 @@ void multiply_tile(const ggml_tensor * weights, ProductTile tile, int64_t matrix
     const int64_t first = group * group_rows;
     const int64_t count = std::min<int64_t>(tile.groups * group_rows, weights->ne[1] - first);
     for (int row = 0; row < tile.rows; row++) {
-        std::memcpy(places[row].target + first, outputs + row * tile.groups * group_rows, count * sizeof(float));
+        std::memcpy(
+            places[row].target + first, outputs + row * tile.groups * group_rows,
+            count * sizeof(float));
     }
 }
 
@@ -219,9 +224,11 @@ void pack_unit(const ggml_tensor * weights, const void * data, int64_t unit) {
     const int64_t rows = std::min<int64_t>(group_rows, weights->ne[1] - row);
     const size_t row_bytes = ggml_row_size(weights->type, weights->ne[0]);
     const int64_t rows_before = unit / groups * weights->ne[1] + row;
-    pack_group(weights->type, weights->ne[0], static_cast<const uint8_t *>(data) + rows_before * row_bytes,
-               static_cast<int>(rows),
-               static_cast<uint8_t *>(weights->data) + unit * packed_group_bytes(weights->type, weights->ne[0]));
+    pack_group(
+        weights->type, weights->ne[0], static_cast<const uint8_t *>(data) + rows_before * row_bytes,
+        static_cast<int>(rows),
+        static_cast<uint8_t *>(weights->data) +
+            unit * packed_group_bytes(weights->type, weights->ne[0]));
 }
 
 bool supports_product(const ggml_tensor * op) {
@@ -261,9 +268,11 @@ void compute_product(const ggml_compute_params * params, ggml_tensor * dst) {
     const int64_t end = pieces * (params->ith + 1) / params->nth;
     for (int64_t piece = pieces * params->ith / params->nth; piece < end; piece++) {
         const int64_t super = piece / places;
-        const int64_t values = std::min<int64_t>(super_values, weights->ne[0] - super * super_values);
-        kernels()->store_activations(kind, plan.places()[piece % places].source + super * super_values,
-                                     static_cast<int>(values), activations + piece * each);
+        const int64_t values =
+            std::min<int64_t>(super_values, weights->ne[0] - super * super_values);
+        kernels()->store_activations(
+            kind, plan.places()[piece % places].source + super * super_values,
+            static_cast<int>(values), activations + piece * each);
     }
     ggml_barrier(params->threadpool);
 
@@ -284,7 +293,8 @@ void compute_product(const ggml_compute_params * params, ggml_tensor * dst) {
                     continue;
                 }
                 tile.groups = static_cast<int>(std::min(shares.groups, all_groups - group));
-                multiply_tile(weights, tile, segment->matrix, group, plan.places() + segment->first + row);
+                multiply_tile(
+                    weights, tile, segment->matrix, group, plan.places() + segment->first + row);
                 next = ggml_threadpool_chunk_add(params->threadpool, 1);
             }
         }

@@ -1,8 +1,8 @@
 // Products of weight matrices with activations: what the rest of the library needs to know of them.
 //
 // Weights are packed when they are loaded: the rows of a matrix by groups of 16, whose values are
-// interleaved so that one vector register has the next values of all 16 rows. The layout is the same
-// for every instruction set.
+// interleaved so that one vector register has the next values of all 16 rows. The layout is the
+// same for every instruction set.
 //
 // Each output is computed by one thread, in an order that depends on nothing but the length of the
 // rows: not on how many rows of activations there are, nor on which others.
@@ -16,7 +16,8 @@
 
 namespace own {
 
-// Whether a weight matrix can be packed, and its products computed, on the selected instruction set.
+// Whether a weight matrix can be packed, and its products computed, on the selected instruction
+// set.
 bool can_pack(const ggml_tensor * weights);
 
 // Bytes of the packed matrix, with all that the kernels read beyond its end.

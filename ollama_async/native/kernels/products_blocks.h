@@ -1,13 +1,15 @@
 // The product kernels, on vectors of one instruction set and the formats of products_formats.h.
 //
 // An output is summed up in this order, however many rows and groups are computed at a time:
-//   quantized: sum over blocks of 32 values: (integer dot product * weight scale) * activation scale,
+//   quantized: sum over blocks of 32 values: (integer dot product * weight scale) * activation
+//   scale,
 //              then, with minima, minus minimum * sum of the activations
 //   floats:    sum over values
 // always with fused multiply-add on one accumulator, from the first value to the last.
 //
 // Few rows read packed weights directly. For many rows, two groups' share of some super-blocks is
-// unpacked into bytes and float scales that stay in the first-level cache, and all rows pass over it.
+// unpacked into bytes and float scales that stay in the first-level cache, and all rows pass over
+// it.
 //
 // Include after a products_simd_*.h. Everything here has internal linkage.
 #pragma once
@@ -16,20 +18,21 @@
 #include "products_kernels.h"
 
 #define OWN_UNROLL _Pragma("GCC unroll 16")
+// Register blocks are functions of their own: together in one, the compiler runs out of registers.
+#define OWN_ALONE __attribute__((noinline))
 
 namespace own {
 namespace {
 
-inline int smaller(int a, int b) { return a < b ? a : b; }
-
-// --- Activations -----------------------------------------------------------------------------------
+// --- Activations ---------------------------------------------------------------------------------
 
 inline void quantize(const float * source, int values, bool scaled, QuantizedActivations & target) {
     for (int b = 0; b < super_blocks; b++) {
         int32_t sums[2] = {0, 0};
         float scale = 0;
         if (b * block_values < values) {
-            scale = quantize_block(source + b * block_values, target.values + b * block_values, sums);
+            scale =
+                quantize_block(source + b * block_values, target.values + b * block_values, sums);
         } else {
             __builtin_memset(target.values + b * block_values, 0, block_values);
         }
@@ -46,16 +49,18 @@ inline void quantize(const float * source, int values, bool scaled, QuantizedAct
     }
 }
 
-inline void store_activations(Activations kind, const float * source, int values, uint8_t * target) {
+inline void store_activations(
+    Activations kind, const float * source, int values, uint8_t * target) {
     if (kind == Activations::floats) {
         __builtin_memcpy(target, source, values * sizeof(float));
     } else {
-        quantize(source, values, kind == Activations::scaled_sums,
-                 *reinterpret_cast<QuantizedActivations *>(target));
+        quantize(
+            source, values, kind == Activations::scaled_sums,
+            *reinterpret_cast<QuantizedActivations *>(target));
     }
 }
 
-// --- Quantized weights -----------------------------------------------------------------------------
+// --- Quantized weights ---------------------------------------------------------------------------
 
 // Scales and minima of a super-block of one group.
 struct Scales {
@@ -64,9 +69,9 @@ struct Scales {
 };
 
 // Add the products of one block of MR groups and NR rows to `sums`.
-template <class Format, int MR, int NR, class Block>
-OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], const Scales * const (&scales)[MR],
-                          const QuantizedActivations * rows, int b) {
+template <class Format, int MR, int NR, class Block> OWN_INLINE void add_block(
+    Floats (&sums)[MR][NR], const Block (&weights)[MR], const Scales * const (&scales)[MR],
+    const QuantizedActivations * rows, int b) {
     constexpr int parts = Format::halves ? 2 : 1;
     constexpr int steps = 8 / parts;
     Floats scaled[MR][NR];
@@ -115,7 +120,8 @@ OWN_INLINE void add_block(Floats (&sums)[MR][NR], const Block (&weights)[MR], co
             OWN_UNROLL
             for (int n = 0; n < NR; n++) {
                 const Floats product = to_floats(dots[m][n].total());
-                scaled[m][n] = part ? multiply_add(product, scale, scaled[m][n]) : multiply(product, scale);
+                scaled[m][n] =
+                    part ? multiply_add(product, scale, scaled[m][n]) : multiply(product, scale);
             }
         }
     }
@@ -167,38 +173,57 @@ OWN_INLINE void load_sums(Floats (&sums)[MR][NR], const float * outputs, int str
     }
 }
 
-// MR groups times NR rows, reading the packed weights.
+// Where the weights are that will be read soon: some way on from `at`, in a group that ends at
+// `end`, or that far into the group that comes after the MR groups of now.
+template <int MR>
+OWN_INLINE const uint8_t * soon(const uint8_t * at, const uint8_t * end, size_t group_bytes) {
+    constexpr int ahead = 4096;  // memory needs that long
+    return at + ahead < end ? at + ahead : at + ahead + (MR - 1) * group_bytes;
+}
+
+template <class Format> OWN_INLINE void prefetch_block(const uint8_t * at) {
+    OWN_UNROLL
+    for (int line = 0; line < (Format::block_bytes + 63) / 64; line++) {
+        prefetch(at + line * 64);
+    }
+}
+
+// MR groups times NR rows from `first` on, reading the packed weights.
 template <class Format, int MR, int NR>
-void multiply_packed(const ProductTile & tile, int group) {
-    constexpr int ahead = 4096;  // bytes that memory needs to be asked for in time
+OWN_ALONE void multiply_packed(const ProductTile & tile, int group, int first) {
     Floats sums[MR][NR];
     Scales scales[MR];
     const Scales * scales_of[MR];
     const uint8_t * weights[MR];
+    const uint8_t * ends[MR];
     for (int m = 0; m < MR; m++) {
         scales_of[m] = &scales[m];
         weights[m] = tile.weights + (group + m) * tile.group_bytes;
+        ends[m] = weights[m] + tile.group_bytes;
     }
     load_sums(sums, nullptr, 0, true);
-    const uint8_t * activations = tile.activations;
+    const uint8_t * activations = tile.activations + first * sizeof(QuantizedActivations);
+    const bool from_memory = first == 0;
     for (int64_t rest = tile.values / block_values; rest > 0; rest -= super_blocks) {
-        const int blocks = rest < super_blocks ? static_cast<int>(rest) : static_cast<int>(super_blocks);
+        const int blocks =
+            rest < super_blocks ? static_cast<int>(rest) : static_cast<int>(super_blocks);
         for (int m = 0; m < MR; m++) {
             Format::decode_scales(weights[m], blocks, scales[m].scales, scales[m].minima);
         }
         const auto * rows = reinterpret_cast<const QuantizedActivations *>(activations);
         for (int b = 0; b < blocks; b++) {
-            for (int m = 0; m < MR; m++) {
-                OWN_UNROLL
-                for (int line = 0; line < (Format::block_bytes + 63) / 64; line++) {
-                    prefetch(weights[m] + b * Format::block_bytes + ahead + line * 64);
+            if (from_memory) {
+                for (int m = 0; m < MR; m++) {
+                    const uint8_t * at = weights[m] + b * Format::block_bytes;
+                    prefetch_block<Format>(soon<MR>(at, ends[m], tile.group_bytes));
                 }
             }
             if constexpr (MR == 1) {
                 const typename Format::Block block[1] = {{weights[0], blocks, b}};
                 add_block<Format>(sums, block, scales_of, rows, b);
             } else {
-                const typename Format::Block block[2] = {{weights[0], blocks, b}, {weights[1], blocks, b}};
+                const typename Format::Block block[2] = {
+                    {weights[0], blocks, b}, {weights[1], blocks, b}};
                 add_block<Format>(sums, block, scales_of, rows, b);
             }
         }
@@ -208,7 +233,7 @@ void multiply_packed(const ProductTile & tile, int group) {
         activations += tile.super_stride;
     }
     const int stride = tile.groups * row_floats;
-    store_sums(sums, tile.outputs + group * row_floats, stride);
+    store_sums(sums, tile.outputs + first * stride + group * row_floats, stride);
 }
 
 // One super-block of one group as bytes and floats.
@@ -222,11 +247,12 @@ struct UnpackedBlock {
     Ints values(int k) const { return load_ints(at + k * vector); }
 };
 
-template <class Format>
-void unpack(const uint8_t * weights, int blocks, UnpackedSuper & target) {
+template <class Format> OWN_ALONE void unpack(
+    const uint8_t * weights, int blocks, const uint8_t * next, UnpackedSuper & target) {
     Format::decode_scales(weights, blocks, target.scales.scales, target.scales.minima);
     for (int b = 0; b < blocks; b++) {
         const typename Format::Block block(weights, blocks, b);
+        prefetch_block<Format>(next + b * Format::block_bytes);
         uint8_t * values = target.values + b * 8 * vector;
         OWN_UNROLL
         for (int k = 0; k < 8; k++) {
@@ -243,14 +269,15 @@ struct Stage {
 };
 
 // MR groups times NR rows over the super-blocks of a stage, added to `outputs`.
-template <class Format, int MR, int NR>
-void multiply_stage(const Stage & stage, const uint8_t * activations, size_t super_stride, float * outputs,
-                    int stride, bool begin) {
+template <class Format, int MR, int NR> OWN_ALONE void multiply_stage(
+    const Stage & stage, const uint8_t * activations, size_t super_stride, float * outputs,
+    int stride, bool begin) {
     Floats sums[MR][NR];
     load_sums(sums, outputs, stride, begin);
     int64_t rest = stage.blocks;
     for (int super = 0; rest > 0; super++, rest -= super_blocks, activations += super_stride) {
-        const int blocks = rest < super_blocks ? static_cast<int>(rest) : static_cast<int>(super_blocks);
+        const int blocks =
+            rest < super_blocks ? static_cast<int>(rest) : static_cast<int>(super_blocks);
         const auto * rows = reinterpret_cast<const QuantizedActivations *>(activations);
         const UnpackedSuper * groups = stage.supers[super];
         for (int b = 0; b < blocks; b++) {
@@ -259,8 +286,8 @@ void multiply_stage(const Stage & stage, const uint8_t * activations, size_t sup
                 const Scales * const scales[1] = {&groups[0].scales};
                 add_block<Format>(sums, block, scales, rows, b);
             } else {
-                const UnpackedBlock block[2] = {{groups[0].values + b * 8 * vector},
-                                                {groups[1].values + b * 8 * vector}};
+                const UnpackedBlock block[2] = {
+                    {groups[0].values + b * 8 * vector}, {groups[1].values + b * 8 * vector}};
                 const Scales * const scales[2] = {&groups[0].scales, &groups[1].scales};
                 add_block<Format>(sums, block, scales, rows, b);
             }
@@ -270,13 +297,11 @@ void multiply_stage(const Stage & stage, const uint8_t * activations, size_t sup
 }
 
 // Call f(integral constant `count`), which is 1 to `most`.
-template <int value>
-struct Constant {
+template <int value> struct Constant {
     static constexpr int count = value;
 };
 
-template <int most, class Function>
-OWN_INLINE void with_constant(int count, const Function & f) {
+template <int most, class Function> OWN_INLINE void with_constant(int count, const Function & f) {
     if constexpr (most > 1) {
         if (count < most) {
             return with_constant<most - 1>(count, f);
@@ -286,8 +311,7 @@ OWN_INLINE void with_constant(int count, const Function & f) {
 }
 
 // Call f(first row, rows) for panels of at most `most` rows whose sizes differ by one at most.
-template <class Function>
-OWN_INLINE void for_panels(int rows, int most, const Function & f) {
+template <class Function> OWN_INLINE void for_panels(int rows, int most, const Function & f) {
     const int panels = (rows + most - 1) / most;
     for (int panel = 0; panel < panels; panel++) {
         const int first = rows * panel / panels;
@@ -295,10 +319,10 @@ OWN_INLINE void for_panels(int rows, int most, const Function & f) {
     }
 }
 
-template <class Format, int MR>
-void multiply_unpacked(const ProductTile & tile, int group) {
+template <class Format, int MR> void multiply_unpacked(const ProductTile & tile, int group) {
     Stage stage;
     const uint8_t * weights = tile.weights + group * tile.group_bytes;
+    const uint8_t * const end = weights + tile.group_bytes;
     const uint8_t * activations = tile.activations;
     const int stride = tile.groups * row_floats;
     float * outputs = tile.outputs + group * row_floats;
@@ -307,18 +331,21 @@ void multiply_unpacked(const ProductTile & tile, int group) {
         stage.blocks = 0;
         for (int super = 0; super < stage_supers && stage.blocks < rest; super++) {
             const int64_t left = rest - stage.blocks;
-            const int blocks = left < super_blocks ? static_cast<int>(left) : static_cast<int>(super_blocks);
+            const int blocks =
+                left < super_blocks ? static_cast<int>(left) : static_cast<int>(super_blocks);
             for (int m = 0; m < MR; m++) {
-                unpack<Format>(weights + m * tile.group_bytes, blocks, stage.supers[super][m]);
+                const uint8_t * at = weights + m * tile.group_bytes;
+                const uint8_t * next = soon<MR>(at, end + m * tile.group_bytes, tile.group_bytes);
+                unpack<Format>(at, blocks, next, stage.supers[super][m]);
             }
             weights += Format::bytes(blocks);
             stage.blocks += blocks;
         }
-        for_panels(tile.rows, panel_rows, [&](int first, int rows) {
+        for_panels(tile.rows, stage_rows, [&](int first, int rows) {
             const uint8_t * of_panel = activations + first * sizeof(QuantizedActivations);
-            with_constant<panel_rows>(rows, [&](auto nr) {
-                multiply_stage<Format, MR, decltype(nr)::count>(stage, of_panel, tile.super_stride,
-                                                                outputs + first * stride, stride, begin);
+            with_constant<stage_rows>(rows, [&](auto nr) {
+                multiply_stage<Format, MR, decltype(nr)::count>(
+                    stage, of_panel, tile.super_stride, outputs + first * stride, stride, begin);
             });
         });
         activations += stage_supers * tile.super_stride;
@@ -326,21 +353,24 @@ void multiply_unpacked(const ProductTile & tile, int group) {
     }
 }
 
-template <class Format, int MR>
-void multiply_groups(const ProductTile & tile, int group) {
-    if (tile.rows > panel_rows) {
+template <class Format, int MR> void multiply_groups(const ProductTile & tile, int group) {
+    constexpr int most_packed_rows = Format::halves ? 24 : 64;  // where unpacking begins to pay
+    if (tile.rows > most_packed_rows) {
         multiply_unpacked<Format, MR>(tile, group);
     } else {
-        with_constant<panel_rows>(
-            tile.rows, [&](auto nr) { multiply_packed<Format, MR, decltype(nr)::count>(tile, group); });
+        for_panels(tile.rows, packed_rows, [&](int first, int rows) {
+            with_constant<packed_rows>(rows, [&](auto nr) {
+                multiply_packed<Format, MR, decltype(nr)::count>(tile, group, first);
+            });
+        });
     }
 }
 
-template <class Format>
-void multiply(const ProductTile & tile) {
+template <class Format> void multiply(const ProductTile & tile) {
     int group = 0;
     if constexpr (groups_at_a_time == 2) {
-        for (; tile.rows > 1 && group + 2 <= tile.groups; group += 2) {
+        const bool is_memory_bound = tile.rows <= 2;  // it is read fastest from front to back
+        for (; !is_memory_bound && group + 2 <= tile.groups; group += 2) {
             multiply_groups<Format, 2>(tile, group);
         }
     }
@@ -349,12 +379,12 @@ void multiply(const ProductTile & tile) {
     }
 }
 
-// --- Floats ----------------------------------------------------------------------------------------
+// --- Floats --------------------------------------------------------------------------------------
 
 // MR groups times NR rows over `values` values of a super-block.
-template <class Format, int MR, int NR>
-OWN_INLINE void add_floats(Floats (&sums)[MR][NR], const uint8_t * const (&weights)[MR],
-                           const FloatActivations * rows, int values) {
+template <class Format, int MR, int NR> OWN_INLINE void add_floats(
+    Floats (&sums)[MR][NR], const uint8_t * const (&weights)[MR], const FloatActivations * rows,
+    int values) {
     for (int k = 0; k < values; k++) {
         Floats weight[MR];
         OWN_UNROLL
@@ -373,7 +403,7 @@ OWN_INLINE void add_floats(Floats (&sums)[MR][NR], const uint8_t * const (&weigh
 }
 
 template <class Format, int MR, int NR>
-void multiply_float_rows(const ProductTile & tile, int group, int first) {
+OWN_ALONE void multiply_float_rows(const ProductTile & tile, int group, int first) {
     Floats sums[MR][NR];
     load_sums(sums, nullptr, 0, true);
     const uint8_t * activations = tile.activations + first * sizeof(FloatActivations);
@@ -382,8 +412,10 @@ void multiply_float_rows(const ProductTile & tile, int group, int first) {
         weights[m] = tile.weights + (group + m) * tile.group_bytes;
     }
     for (int64_t rest = tile.values; rest > 0; rest -= super_values) {
-        const int values = rest < super_values ? static_cast<int>(rest) : static_cast<int>(super_values);
-        add_floats<Format>(sums, weights, reinterpret_cast<const FloatActivations *>(activations), values);
+        const int values =
+            rest < super_values ? static_cast<int>(rest) : static_cast<int>(super_values);
+        add_floats<Format>(
+            sums, weights, reinterpret_cast<const FloatActivations *>(activations), values);
         for (int m = 0; m < MR; m++) {
             weights[m] += values * Format::value_bytes;
         }
@@ -393,8 +425,7 @@ void multiply_float_rows(const ProductTile & tile, int group, int first) {
     store_sums(sums, tile.outputs + first * stride + group * row_floats, stride);
 }
 
-template <class Format, int MR>
-void multiply_float_groups(const ProductTile & tile, int group) {
+template <class Format, int MR> void multiply_float_groups(const ProductTile & tile, int group) {
     for_panels(tile.rows, float_rows, [&](int first, int rows) {
         with_constant<float_rows>(rows, [&](auto nr) {
             multiply_float_rows<Format, MR, decltype(nr)::count>(tile, group, first);
@@ -402,8 +433,7 @@ void multiply_float_groups(const ProductTile & tile, int group) {
     });
 }
 
-template <class Format>
-void multiply_floats(const ProductTile & tile) {
+template <class Format> void multiply_floats(const ProductTile & tile) {
     int group = 0;
     if constexpr (groups_at_a_time == 2) {
         for (; group + 2 <= tile.groups; group += 2) {
@@ -415,16 +445,14 @@ void multiply_floats(const ProductTile & tile) {
     }
 }
 
-// --- The table -------------------------------------------------------------------------------------
+// --- The table -----------------------------------------------------------------------------------
 
-template <class Format>
-void add_quantized(ProductKernels & kernels, ggml_type type) {
+template <class Format> void add_quantized(ProductKernels & kernels, ggml_type type) {
     kernels.multiply[type] = multiply<Format>;
     kernels.activations[type] = Format::minima ? Activations::scaled_sums : Activations::sums;
 }
 
-template <class Format>
-void add_float(ProductKernels & kernels, ggml_type type) {
+template <class Format> void add_float(ProductKernels & kernels, ggml_type type) {
     kernels.multiply[type] = multiply_floats<Format>;
     kernels.activations[type] = Activations::floats;
 }

@@ -18,13 +18,15 @@ enum class Activations {
     floats,       // as they are (FloatActivations)
 };
 
-// 256 values of one row. Each block of 32 has its own scale, so a row is quantized for itself alone.
+// 256 values of one row. Each block of 32 has its own scale, so a row is quantized for itself
+// alone.
 struct alignas(64) QuantizedActivations {
     union Sum {
         int32_t negative;       // minus the sum of the 8-bit values
         float negative_scaled;  // the same times the block's scale
     };
-    int8_t values[super_values];  // value = scale * 8-bit value; a short super-block ends with zeros
+    int8_t
+        values[super_values];  // value = scale * 8-bit value; a short super-block ends with zeros
     float scales[super_blocks];
     Sum sums[super_blocks];
     Sum half_sums[2 * super_blocks];  // of 16 values each
@@ -36,14 +38,14 @@ struct alignas(64) FloatActivations {
 
 // One share of a product: some groups of a packed matrix times some rows of activations.
 struct ProductTile {
-    const uint8_t * weights;      // the first group
+    const uint8_t * weights;  // the first group
     size_t group_bytes;
     int groups;
     int64_t values;               // in a row, a multiple of 32
     const uint8_t * activations;  // the first super-block of the first row; rows follow one another
     size_t super_stride;          // bytes from there to the row's next super-block
     int rows;
-    float * outputs;              // [rows][groups * 16], aligned to 64
+    float * outputs;  // [rows][groups * 16], aligned to 64
 };
 
 struct ProductKernels {

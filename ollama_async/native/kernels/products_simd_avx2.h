@@ -1,5 +1,5 @@
-// Vectors of 16 lanes of 32 bits for the product kernels: AVX2 with FMA and F16C, two registers each;
-// with AVX-VNNI if the compiler may use it.
+// Vectors of 16 lanes of 32 bits for the product kernels: AVX2 with FMA and F16C, two registers
+// each; with AVX-VNNI if the compiler may use it.
 #pragma once
 
 #include <immintrin.h>
@@ -13,7 +13,7 @@ namespace own {
 namespace {
 
 // 16 registers: those of one group and four rows are as many as fit.
-enum : int { groups_at_a_time = 1, panel_rows = 4, float_rows = 6 };
+enum : int { groups_at_a_time = 1, packed_rows = 4, stage_rows = 4, float_rows = 6 };
 
 struct Ints {  // also: 64 bytes
     __m256i low, high;
@@ -32,9 +32,15 @@ OWN_INLINE void store_ints(void * to, Ints v) {
     _mm256_store_si256(at, v.low);
     _mm256_store_si256(at + 1, v.high);
 }
-OWN_INLINE Ints twice(__m256i v) { return {v, v}; }
-OWN_INLINE Ints all_words(int32_t value) { return twice(_mm256_set1_epi32(value)); }
-OWN_INLINE Ints all_bytes(int value) { return twice(_mm256_set1_epi8(static_cast<char>(value))); }
+OWN_INLINE Ints twice(__m256i v) {
+    return {v, v};
+}
+OWN_INLINE Ints all_words(int32_t value) {
+    return twice(_mm256_set1_epi32(value));
+}
+OWN_INLINE Ints all_bytes(int value) {
+    return twice(_mm256_set1_epi8(static_cast<char>(value)));
+}
 
 // The word at `from` (4 bytes of any alignment and type) in all lanes.
 OWN_INLINE Ints broadcast(const void * from) {
@@ -52,12 +58,10 @@ OWN_INLINE Ints bit_or(Ints a, Ints b) {
 OWN_INLINE Ints add_words(Ints a, Ints b) {
     return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
 }
-template <int bits>
-OWN_INLINE Ints shift_left(Ints v) {
+template <int bits> OWN_INLINE Ints shift_left(Ints v) {
     return {_mm256_slli_epi32(v.low, bits), _mm256_slli_epi32(v.high, bits)};
 }
-template <int bits>
-OWN_INLINE Ints shift_right(Ints v) {
+template <int bits> OWN_INLINE Ints shift_right(Ints v) {
     return {_mm256_srli_epi32(v.low, bits), _mm256_srli_epi32(v.high, bits)};
 }
 OWN_INLINE Ints shift_left(Ints v, Ints bits) {
@@ -67,21 +71,15 @@ OWN_INLINE Ints shift_right(Ints v, Ints bits) {
     return {_mm256_srlv_epi32(v.low, bits.low), _mm256_srlv_epi32(v.high, bits.high)};
 }
 OWN_INLINE Ints sign_extend(Ints v, Ints left) {
-    return {_mm256_srai_epi32(_mm256_sllv_epi32(v.low, left.low), 24),
-            _mm256_srai_epi32(_mm256_sllv_epi32(v.high, left.high), 24)};
-}
-
-// To the left where `bits` is negative. A shift by more than 31, as an unsigned number, gives zero.
-OWN_INLINE __m256i shift_either(__m256i v, __m256i bits) {
-    const __m256i left = _mm256_sub_epi32(_mm256_setzero_si256(), bits);
-    return _mm256_or_si256(_mm256_srlv_epi32(v, bits), _mm256_sllv_epi32(v, left));
-}
-OWN_INLINE Ints shift_either(Ints v, Ints bits) {
-    return {shift_either(v.low, bits.low), shift_either(v.high, bits.high)};
+    return {
+        _mm256_srai_epi32(_mm256_sllv_epi32(v.low, left.low), 24),
+        _mm256_srai_epi32(_mm256_sllv_epi32(v.high, left.high), 24)};
 }
 
 // (a & mask) | b
-OWN_INLINE Ints masked_or(Ints a, Ints mask, Ints b) { return bit_or(bit_and(a, mask), b); }
+OWN_INLINE Ints masked_or(Ints a, Ints mask, Ints b) {
+    return bit_or(bit_and(a, mask), b);
+}
 
 // 16 table entries in each 128 bits; `indices` are bytes below 16.
 OWN_INLINE Ints load_table(const uint8_t * entries) {
@@ -89,14 +87,14 @@ OWN_INLINE Ints load_table(const uint8_t * entries) {
     return twice(_mm256_broadcastsi128_si256(table));
 }
 OWN_INLINE Ints look_up(Ints table, Ints indices) {
-    return {_mm256_shuffle_epi8(table.low, indices.low), _mm256_shuffle_epi8(table.high, indices.high)};
+    return {
+        _mm256_shuffle_epi8(table.low, indices.low), _mm256_shuffle_epi8(table.high, indices.high)};
 }
 
 #ifdef __AVXVNNI__
 
 // See products_simd_avx512.h.
-template <int bits, int offset_bits, int steps>
-class Dots {
+template <int bits, int offset_bits, int steps> class Dots {
   public:
     enum : int { at_a_time = 1 };
 
@@ -116,13 +114,14 @@ class Dots {
 #else
 
 // Keeps the compiler from adding up in a tree, for which there are not enough registers.
-OWN_INLINE void stay(Ints & v) { __asm__("" : "+x"(v.low), "+x"(v.high)); }
+OWN_INLINE void stay(Ints & v) {
+    __asm__("" : "+x"(v.low), "+x"(v.high));
+}
 
-// See products_simd_avx512.h. Sums of two products are kept in 16 bits for all steps, or for two, or for
-// one, as they are sure to fit; then they go to sums in 32 bits. Bytes of 8 bits are taken as the signed
-// numbers that they are without the offset.
-template <int bits, int offset_bits, int steps>
-class Dots {
+// See products_simd_avx512.h. Sums of two products are kept in 16 bits for all steps, or for two,
+// or for one, as they are sure to fit; then they go to sums in 32 bits. Bytes of 8 bits are taken
+// as the signed numbers that they are without the offset.
+template <int bits, int offset_bits, int steps> class Dots {
     static constexpr int most_steps = bits == 8 ? 1 : 32767 / (2 * 128 * ((1 << bits) - 1));
     static constexpr bool all_short = most_steps >= steps;
     static_assert(bits < 8 || offset_bits == 7);
@@ -150,7 +149,9 @@ class Dots {
         stay(sums_);
     }
 
-    OWN_INLINE Ints total() const { return all_short ? add_words(to_words(sums_), offset()) : sums_; }
+    OWN_INLINE Ints total() const {
+        return all_short ? add_words(to_words(sums_), offset()) : sums_;
+    }
 
   private:
     OWN_INLINE static __m256i multiply(__m256i bytes, __m256i four) {
@@ -185,9 +186,15 @@ class Dots {
 
 #endif
 
-OWN_INLINE Floats to_floats(Ints v) { return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)}; }
-OWN_INLINE Floats zero_floats() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
-OWN_INLINE Floats load_floats(const float * from) { return {_mm256_load_ps(from), _mm256_load_ps(from + 8)}; }
+OWN_INLINE Floats to_floats(Ints v) {
+    return {_mm256_cvtepi32_ps(v.low), _mm256_cvtepi32_ps(v.high)};
+}
+OWN_INLINE Floats zero_floats() {
+    return {_mm256_setzero_ps(), _mm256_setzero_ps()};
+}
+OWN_INLINE Floats load_floats(const float * from) {
+    return {_mm256_load_ps(from), _mm256_load_ps(from + 8)};
+}
 OWN_INLINE void store_floats(float * to, Floats v) {
     _mm256_store_ps(to, v.low);
     _mm256_store_ps(to + 8, v.high);
@@ -214,7 +221,8 @@ OWN_INLINE Floats halves_to_floats(const void * from) {
 }
 OWN_INLINE __m256 low_halves_to_floats(__m256i v) {
     const __m256i halves = _mm256_and_si256(v, _mm256_set1_epi32(0xFFFF));
-    return _mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+    return _mm256_cvtph_ps(
+        _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
 }
 OWN_INLINE Floats low_halves_to_floats(Ints v) {
     return {low_halves_to_floats(v.low), low_halves_to_floats(v.high)};
@@ -242,8 +250,9 @@ OWN_INLINE Floats exponents_to_floats(const void * from) {
     return {exponents_to_floats(all), exponents_to_floats(_mm_unpackhi_epi64(all, all))};
 }
 
+// In assembly, because GCC drops calls of functions that do nothing but prefetch.
 OWN_INLINE void prefetch(const uint8_t * from) {
-    _mm_prefetch(reinterpret_cast<const char *>(from), _MM_HINT_T0);
+    __asm__ volatile("prefetcht0 %0" : : "m"(*from));
 }
 
 OWN_INLINE int32_t sum_of_words(__m128i v) {
@@ -251,17 +260,19 @@ OWN_INLINE int32_t sum_of_words(__m128i v) {
     return _mm_cvtsi128_si32(_mm_add_epi32(v, _mm_shuffle_epi32(v, 0xB1)));
 }
 
-// Quantize 32 values: the scale, 32 signed bytes, and the sums of the first and the last 16 of them.
-// NaN or an infinity among the values gives a scale that is one, and so do all products.
+// Quantize 32 values: the scale, 32 signed bytes, and the sums of the first and the last 16 of
+// them. NaN or an infinity among the values gives a scale that is one, and so do all products.
 inline float quantize_block(const float * source, int8_t * values, int32_t sums[2]) {
-    const __m256i no_sign = _mm256_set1_epi32(0x7FFFFFFF);  // magnitudes order like integers, NaN above all
+    const __m256i no_sign =
+        _mm256_set1_epi32(0x7FFFFFFF);  // magnitudes order like integers, NaN above all
     __m256 parts[4];
     __m256i most = _mm256_setzero_si256();
     for (int each = 0; each < 4; each++) {
         parts[each] = _mm256_loadu_ps(source + 8 * each);
         most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(parts[each]), no_sign));
     }
-    __m128i largest_of = _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
+    __m128i largest_of =
+        _mm_max_epi32(_mm256_castsi256_si128(most), _mm256_extracti128_si256(most, 1));
     largest_of = _mm_max_epi32(largest_of, _mm_shuffle_epi32(largest_of, 0x4E));
     largest_of = _mm_max_epi32(largest_of, _mm_shuffle_epi32(largest_of, 0xB1));
     const float largest = _mm_cvtss_f32(_mm_castsi128_ps(largest_of));

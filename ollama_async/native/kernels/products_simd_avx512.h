@@ -11,15 +11,25 @@
 namespace own {
 namespace {
 
-enum : int { groups_at_a_time = 2, panel_rows = 6, float_rows = 6 };
+// 32 registers: those of two groups and six rows fit. Of packed weights, eight rows at a time are
+// worth spilling a few, because they are unpacked less often.
+enum : int { groups_at_a_time = 2, packed_rows = 8, stage_rows = 6, float_rows = 8 };
 
-using Ints = __m512i;    // also: 64 bytes
+using Ints = __m512i;  // also: 64 bytes
 using Floats = __m512;
 
-inline Ints load_ints(const void * from) { return _mm512_load_si512(from); }
-inline void store_ints(void * to, Ints v) { _mm512_store_si512(to, v); }
-inline Ints all_words(int32_t value) { return _mm512_set1_epi32(value); }
-inline Ints all_bytes(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
+inline Ints load_ints(const void * from) {
+    return _mm512_load_si512(from);
+}
+inline void store_ints(void * to, Ints v) {
+    _mm512_store_si512(to, v);
+}
+inline Ints all_words(int32_t value) {
+    return _mm512_set1_epi32(value);
+}
+inline Ints all_bytes(int value) {
+    return _mm512_set1_epi8(static_cast<char>(value));
+}
 
 // The word at `from` (4 bytes of any alignment and type) in all lanes.
 inline Ints broadcast(const void * from) {
@@ -28,31 +38,48 @@ inline Ints broadcast(const void * from) {
     return _mm512_set1_epi32(word);
 }
 
-inline Ints bit_and(Ints a, Ints b) { return _mm512_and_si512(a, b); }
-inline Ints bit_or(Ints a, Ints b) { return _mm512_or_si512(a, b); }
-inline Ints add_words(Ints a, Ints b) { return _mm512_add_epi32(a, b); }
-template <int bits> Ints shift_left(Ints v) { return _mm512_slli_epi32(v, bits); }
-template <int bits> Ints shift_right(Ints v) { return _mm512_srli_epi32(v, bits); }
-inline Ints shift_right(Ints v, Ints bits) { return _mm512_srlv_epi32(v, bits); }
-inline Ints sign_extend(Ints v, Ints left) { return _mm512_srai_epi32(_mm512_sllv_epi32(v, left), 24); }
-
-// To the left where `bits` is negative. What is shifted out may come in at the other end.
-inline Ints shift_either(Ints v, Ints bits) { return _mm512_rorv_epi32(v, bits); }
+inline Ints bit_and(Ints a, Ints b) {
+    return _mm512_and_si512(a, b);
+}
+inline Ints bit_or(Ints a, Ints b) {
+    return _mm512_or_si512(a, b);
+}
+inline Ints add_words(Ints a, Ints b) {
+    return _mm512_add_epi32(a, b);
+}
+template <int bits> Ints shift_left(Ints v) {
+    return _mm512_slli_epi32(v, bits);
+}
+template <int bits> Ints shift_right(Ints v) {
+    return _mm512_srli_epi32(v, bits);
+}
+inline Ints shift_left(Ints v, Ints bits) {
+    return _mm512_sllv_epi32(v, bits);
+}
+inline Ints shift_right(Ints v, Ints bits) {
+    return _mm512_srlv_epi32(v, bits);
+}
+inline Ints sign_extend(Ints v, Ints left) {
+    return _mm512_srai_epi32(_mm512_sllv_epi32(v, left), 24);
+}
 
 // (a & mask) | b
-inline Ints masked_or(Ints a, Ints mask, Ints b) { return _mm512_ternarylogic_epi32(a, mask, b, 0xEA); }
+inline Ints masked_or(Ints a, Ints mask, Ints b) {
+    return _mm512_ternarylogic_epi32(a, mask, b, 0xEA);
+}
 
 // 16 table entries in each 128 bits; `indices` are bytes below 16.
 inline Ints load_table(const uint8_t * entries) {
     return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i *>(entries)));
 }
-inline Ints look_up(Ints table, Ints indices) { return _mm512_shuffle_epi8(table, indices); }
+inline Ints look_up(Ints table, Ints indices) {
+    return _mm512_shuffle_epi8(table, indices);
+}
 
 // Exact sums of products of weights with activations, lane by lane: in each of so many steps, of 4
-// bytes below 2^bits, minus 2^offset_bits (0: minus nothing), with 4 signed bytes. So many steps are
-// added at a time; `step` is the number of the first.
-template <int bits, int offset_bits, int steps>
-class Dots {
+// bytes below 2^bits, minus 2^offset_bits (0: minus nothing), with 4 signed bytes. So many steps
+// are added at a time; `step` is the number of the first.
+template <int bits, int offset_bits, int steps> class Dots {
   public:
     enum : int { at_a_time = 1 };
 
@@ -69,21 +96,41 @@ class Dots {
     Ints sums_;
 };
 
-inline Floats to_floats(Ints v) { return _mm512_cvtepi32_ps(v); }
-inline Floats zero_floats() { return _mm512_setzero_ps(); }
-inline Floats load_floats(const float * from) { return _mm512_load_ps(from); }
-inline void store_floats(float * to, Floats v) { _mm512_store_ps(to, v); }
-inline Floats broadcast_float(const float * from) { return _mm512_set1_ps(*from); }
-inline Floats multiply(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
-inline Floats negate_floats(Floats v) { return _mm512_sub_ps(_mm512_set1_ps(-0.0F), v); }
-inline Floats multiply_add(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-inline Floats as_floats(Ints v) { return _mm512_castsi512_ps(v); }
+inline Floats to_floats(Ints v) {
+    return _mm512_cvtepi32_ps(v);
+}
+inline Floats zero_floats() {
+    return _mm512_setzero_ps();
+}
+inline Floats load_floats(const float * from) {
+    return _mm512_load_ps(from);
+}
+inline void store_floats(float * to, Floats v) {
+    _mm512_store_ps(to, v);
+}
+inline Floats broadcast_float(const float * from) {
+    return _mm512_set1_ps(*from);
+}
+inline Floats multiply(Floats a, Floats b) {
+    return _mm512_mul_ps(a, b);
+}
+inline Floats negate_floats(Floats v) {
+    return _mm512_sub_ps(_mm512_set1_ps(-0.0F), v);
+}
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+    return _mm512_fmadd_ps(a, b, c);
+}
+inline Floats as_floats(Ints v) {
+    return _mm512_castsi512_ps(v);
+}
 
 // 16 F16 values from 32 bytes, or from the low halves of the lanes.
 inline Floats halves_to_floats(const void * from) {
     return _mm512_cvtph_ps(_mm256_load_si256(static_cast<const __m256i *>(from)));
 }
-inline Floats low_halves_to_floats(Ints v) { return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v)); }
+inline Floats low_halves_to_floats(Ints v) {
+    return _mm512_cvtph_ps(_mm512_cvtepi32_epi16(v));
+}
 
 // 16 BF16 values from 32 bytes.
 inline Floats bf16_to_floats(const void * from) {
@@ -96,19 +143,23 @@ inline Floats exponents_to_floats(const void * from) {
     const __m512i e = _mm512_cvtepu8_epi32(_mm_load_si128(static_cast<const __m128i *>(from)));
     const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, all_words(1)), 23);
     const __m512i denormal = _mm512_sllv_epi32(all_words(0x00200000), e);
-    return as_floats(_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, all_words(2)), denormal));
+    return as_floats(
+        _mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, all_words(2)), denormal));
 }
 
-inline void prefetch(const uint8_t * from) { _mm_prefetch(reinterpret_cast<const char *>(from), _MM_HINT_T0); }
+// In assembly, because GCC drops calls of functions that do nothing but prefetch.
+inline void prefetch(const uint8_t * from) {
+    __asm__ volatile("prefetcht0 %0" : : "m"(*from));
+}
 
-// Quantize 32 values: the scale, 32 signed bytes, and the sums of the first and the last 16 of them.
-// NaN or an infinity among the values gives a scale that is one, and so do all products.
+// Quantize 32 values: the scale, 32 signed bytes, and the sums of the first and the last 16 of
+// them. NaN or an infinity among the values gives a scale that is one, and so do all products.
 inline float quantize_block(const float * source, int8_t * values, int32_t sums[2]) {
     const __m512 low = _mm512_loadu_ps(source);
     const __m512 high = _mm512_loadu_ps(source + 16);
     const __m512i no_sign = all_words(0x7FFFFFFF);  // magnitudes order like integers, NaN above all
-    const __m512i magnitudes = _mm512_max_epi32(bit_and(_mm512_castps_si512(low), no_sign),
-                                                bit_and(_mm512_castps_si512(high), no_sign));
+    const __m512i magnitudes = _mm512_max_epi32(
+        bit_and(_mm512_castps_si512(low), no_sign), bit_and(_mm512_castps_si512(high), no_sign));
     const int32_t bits = _mm512_reduce_max_epi32(magnitudes);
     float largest;
     __builtin_memcpy(&largest, &bits, 4);
