@@ -56,11 +56,15 @@ struct Place {
     float * target;
 };
 
-// The rows of an op in the order of their matrices. All of it is in the op's working memory.
+// The rows of an op in the order of their matrices: computed, or, for experts, written into the
+// op's working memory first.
 class Plan {
   public:
+    static bool is_written(const ggml_tensor * op) { return op->op == GGML_OP_MUL_MAT_ID; }
+
     static size_t bytes(const ggml_tensor * op) {
-        return places_of(op) * sizeof(Place) + (op->src[0]->ne[2] + 1) * sizeof(Segment);
+        const int64_t segments = op->src[0]->ne[2] + 1;
+        return is_written(op) ? places_of(op) * sizeof(Place) + segments * sizeof(Segment) : 0;
     }
 
     static int64_t places_of(const ggml_tensor * op) { return ggml_nelements(op) / op->ne[0]; }
@@ -68,50 +72,36 @@ class Plan {
     Plan(const ggml_tensor * op, uint8_t * memory)
         : op_(op),
           places_(reinterpret_cast<Place *>(memory)),
-          segments_(reinterpret_cast<Segment *>(places_ + places_of(op))) {}
+          segments_(reinterpret_cast<Segment *>(places_ + places_of(op))),
+          rows_per_matrix_(op->src[1]->ne[2] / op->src[0]->ne[2]) {}
 
-    // Fill the memory; one thread does it.
-    void write() {
-        if (op_->op == GGML_OP_MUL_MAT_ID) {
-            write_experts();
-        } else {
-            write_dense();
+    Place place(int64_t number) const {
+        if (is_written(op_)) {
+            return places_[number];
         }
-    }
-
-    const Place * places() const { return places_; }
-
-    // As long as a segment has rows; the last one has none.
-    const Segment * segments() const { return segments_; }
-
-  private:
-    static float * target(const ggml_tensor * op, int64_t i1, int64_t i2, int64_t i3) {
-        char * data = static_cast<char *>(op->data);
-        return reinterpret_cast<float *>(data + i1 * op->nb[1] + i2 * op->nb[2] + i3 * op->nb[3]);
-    }
-
-    void write_dense() {
-        const ggml_tensor * weights = op_->src[0];
         const ggml_tensor * rows = op_->src[1];
-        const int64_t per_matrix = weights->ne[2] > 1 ? rows->ne[2] / weights->ne[2] : rows->ne[2];
-        int64_t place = 0;
-        Segment * segment = segments_;
-        for (int64_t matrix = 0; matrix < weights->ne[2]; matrix++) {
-            const int64_t first = place;
-            for (int64_t i3 = 0; i3 < rows->ne[3]; i3++) {
-                for (int64_t i2 = matrix * per_matrix; i2 < (matrix + 1) * per_matrix; i2++) {
-                    for (int64_t i1 = 0; i1 < rows->ne[1]; i1++) {
-                        places_[place++] = {target(rows, i1, i2, i3), target(op_, i1, i2, i3)};
-                    }
-                }
-            }
-            *segment++ = {matrix, first, place - first};
+        const int64_t i1 = number % rows->ne[1];
+        number /= rows->ne[1];
+        const int64_t of_matrix = number % rows_per_matrix_;
+        number /= rows_per_matrix_;
+        const int64_t i2 = number / rows->ne[3] * rows_per_matrix_ + of_matrix;
+        const int64_t i3 = number % rows->ne[3];
+        return {target(rows, i1, i2, i3), target(op_, i1, i2, i3)};
+    }
+
+    // The last one has no rows.
+    Segment segment(int64_t number) const {
+        if (is_written(op_)) {
+            return segments_[number];
         }
-        *segment = {0, 0, 0};
+        const int64_t matrices = op_->src[0]->ne[2];
+        const int64_t count = number < matrices ? places_of(op_) / matrices : 0;
+        return {number, number * count, count};
     }
 
     // Output (slot, token) is row (slot or 0, token) times the expert that ids[slot, token] names.
-    void write_experts() {
+    // One thread writes that.
+    void write() {
         const ggml_tensor * rows = op_->src[1];
         const ggml_tensor * ids = op_->src[2];
         const int64_t experts = op_->src[0]->ne[2];
@@ -154,37 +144,48 @@ class Plan {
         *used = {0, 0, 0};
     }
 
+  private:
+    static float * target(const ggml_tensor * op, int64_t i1, int64_t i2, int64_t i3) {
+        char * data = static_cast<char *>(op->data);
+        return reinterpret_cast<float *>(data + i1 * op->nb[1] + i2 * op->nb[2] + i3 * op->nb[3]);
+    }
+
     const ggml_tensor * op_;
     Place * places_;
     Segment * segments_;
+    int64_t rows_per_matrix_;
 };
 
 // How a product is divided into tiles, which threads take one by one.
 struct Shares {
-    enum : int64_t { most_rows = 384, tile_outputs = 16384 };
+    enum : int64_t { least_rows = 48, most_rows = 384, tile_outputs = 16384 };
 
     int64_t groups;  // of a tile
     int64_t rows;
 
-    Shares(const ggml_tensor * op, const Segment * segments, int threads) {
-        const ggml_tensor * weights = op->src[0];
-        const int64_t all_groups = groups_of(weights);
+    Shares(const ggml_tensor * op, const Plan & plan, int threads) {
+        const int64_t all_groups = groups_of(op->src[0]);
         int64_t longest = 0;
         int64_t matrices = 0;
-        for (const Segment * segment = segments; segment->count; segment++, matrices++) {
-            longest = std::max(longest, segment->count);
+        for (Segment segment; (segment = plan.segment(matrices)).count; matrices++) {
+            longest = std::max(longest, segment.count);
         }
-        rows = ceil_div(longest, ceil_div(longest, most_rows));
+        // Small enough that a thread that loses its core does not keep the others waiting.
         const int64_t wanted = threads == 1 ? 1 : 8 * threads;
-        groups = all_groups * matrices * ceil_div(longest, rows) / wanted;
-        groups = std::min(groups, tile_outputs / (rows * group_rows));
+        const int64_t pairs = ceil_div(all_groups, 2) * matrices;
+        const int64_t parts = std::max(
+            ceil_div(longest, most_rows),
+            std::min(ceil_div(wanted, pairs), ceil_div(longest, least_rows)));
+        rows = ceil_div(longest, parts);
+        groups =
+            std::min(all_groups * matrices * parts / wanted, tile_outputs / (rows * group_rows));
         groups = std::max<int64_t>(groups / 2 * 2, std::min<int64_t>(2, all_groups));
     }
 };
 
 void multiply_tile(
-    const ggml_tensor * weights, ProductTile tile, int64_t matrix, int64_t group,
-    const Place * places) {
+    const ggml_tensor * weights, ProductTile tile, int64_t matrix, int64_t group, const Plan & plan,
+    int64_t first_place) {
     alignas(64) float outputs[Shares::tile_outputs];
     tile.weights = static_cast<const uint8_t *>(weights->data) + matrix * matrix_bytes(weights) +
                    group * tile.group_bytes;
@@ -194,7 +195,7 @@ void multiply_tile(
     const int64_t count = std::min<int64_t>(tile.groups * group_rows, weights->ne[1] - first);
     for (int row = 0; row < tile.rows; row++) {
         std::memcpy(
-            places[row].target + first, outputs + row * tile.groups * group_rows,
+            plan.place(first_place + row).target + first, outputs + row * tile.groups * group_rows,
             count * sizeof(float));
     }
 }
@@ -258,10 +259,14 @@ void compute_product(const ggml_compute_params * params, ggml_tensor * dst) {
     uint8_t * const activations = aligned(params->wdata);
     Plan plan(dst, activations + places * supers * each);
     if (params->ith == 0) {
-        plan.write();
         ggml_threadpool_chunk_set(params->threadpool, params->nth);
     }
-    ggml_barrier(params->threadpool);
+    if (Plan::is_written(dst)) {
+        if (params->ith == 0) {
+            plan.write();
+        }
+        ggml_barrier(params->threadpool);
+    }
 
     const Activations kind = kernels()->activations[weights->type];
     const int64_t pieces = places * supers;
@@ -271,12 +276,12 @@ void compute_product(const ggml_compute_params * params, ggml_tensor * dst) {
         const int64_t values =
             std::min<int64_t>(super_values, weights->ne[0] - super * super_values);
         kernels()->store_activations(
-            kind, plan.places()[piece % places].source + super * super_values,
+            kind, plan.place(piece % places).source + super * super_values,
             static_cast<int>(values), activations + piece * each);
     }
     ggml_barrier(params->threadpool);
 
-    const Shares shares(dst, plan.segments(), params->nth);
+    const Shares shares(dst, plan, params->nth);
     const int64_t all_groups = groups_of(weights);
     ProductTile tile = {};
     tile.group_bytes = packed_group_bytes(weights->type, weights->ne[0]);
@@ -284,17 +289,17 @@ void compute_product(const ggml_compute_params * params, ggml_tensor * dst) {
     tile.super_stride = places * each;
     int64_t next = params->ith;
     int64_t number = 0;
-    for (const Segment * segment = plan.segments(); segment->count; segment++) {
-        for (int64_t row = 0; row < segment->count; row += shares.rows) {
-            tile.rows = static_cast<int>(std::min(shares.rows, segment->count - row));
-            tile.activations = activations + (segment->first + row) * each;
+    Segment segment;
+    for (int64_t each_segment = 0; (segment = plan.segment(each_segment)).count; each_segment++) {
+        for (int64_t row = 0; row < segment.count; row += shares.rows) {
+            tile.rows = static_cast<int>(std::min(shares.rows, segment.count - row));
+            tile.activations = activations + (segment.first + row) * each;
             for (int64_t group = 0; group < all_groups; group += shares.groups, number++) {
                 if (number != next) {
                     continue;
                 }
                 tile.groups = static_cast<int>(std::min(shares.groups, all_groups - group));
-                multiply_tile(
-                    weights, tile, segment->matrix, group, plan.places() + segment->first + row);
+                multiply_tile(weights, tile, segment.matrix, group, plan, segment.first + row);
                 next = ggml_threadpool_chunk_add(params->threadpool, 1);
             }
         }

@@ -383,12 +383,15 @@ template <class Format> void multiply(const ProductTile & tile) {
 
 // MR groups times NR rows over `values` values of a super-block.
 template <class Format, int MR, int NR> OWN_INLINE void add_floats(
-    Floats (&sums)[MR][NR], const uint8_t * const (&weights)[MR], const FloatActivations * rows,
-    int values) {
+    Floats (&sums)[MR][NR], const uint8_t * const (&weights)[MR], const uint8_t * const (&next)[MR],
+    const FloatActivations * rows, int values) {
     for (int k = 0; k < values; k++) {
         Floats weight[MR];
         OWN_UNROLL
         for (int m = 0; m < MR; m++) {
+            if constexpr (NR <= 2) {
+                prefetch(next[m] + k * Format::value_bytes);
+            }
             weight[m] = Format::value(weights[m], k);
         }
         OWN_UNROLL
@@ -408,14 +411,19 @@ OWN_ALONE void multiply_float_rows(const ProductTile & tile, int group, int firs
     load_sums(sums, nullptr, 0, true);
     const uint8_t * activations = tile.activations + first * sizeof(FloatActivations);
     const uint8_t * weights[MR];
+    const uint8_t * next[MR];
     for (int m = 0; m < MR; m++) {
         weights[m] = tile.weights + (group + m) * tile.group_bytes;
     }
+    const uint8_t * const end = weights[0] + tile.group_bytes;
     for (int64_t rest = tile.values; rest > 0; rest -= super_values) {
         const int values =
             rest < super_values ? static_cast<int>(rest) : static_cast<int>(super_values);
+        for (int m = 0; m < MR; m++) {
+            next[m] = soon<MR>(weights[m], end + m * tile.group_bytes, tile.group_bytes);
+        }
         add_floats<Format>(
-            sums, weights, reinterpret_cast<const FloatActivations *>(activations), values);
+            sums, weights, next, reinterpret_cast<const FloatActivations *>(activations), values);
         for (int m = 0; m < MR; m++) {
             weights[m] += values * Format::value_bytes;
         }
