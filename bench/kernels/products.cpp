@@ -285,6 +285,49 @@ void check_hostile(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type
     }
 }
 
+// Matrices of a batch, each for two of the activations' matrices, which are a view with gaps.
+void check_batch_of_matrices(
+    ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type, int64_t m, int64_t k) {
+    constexpr int64_t matrices = 3, rows = 5, gap = 7;
+    const Matrix matrix(type, m, k, matrices);
+    ggml_context * context = ggml_init({ggml_tensor_overhead() * 8, nullptr, true});
+    ggml_tensor * weights = ggml_new_tensor_3d(context, type, k, m, matrices);
+    ggml_backend_buffer_t packed = ggml_backend_alloc_ctx_tensors_from_buft(context, own);
+    ggml_backend_tensor_set(weights, matrix.file.data(), 0, matrix.file.size());
+    ggml_context * others =
+        ggml_init({ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, true});
+    ggml_tensor * all = ggml_new_tensor_4d(others, GGML_TYPE_F32, k, rows + gap, 2 * matrices, 2);
+    ggml_tensor * some = ggml_view_4d(
+        others, all, k, rows, 2 * matrices, 2, all->nb[1], all->nb[2], all->nb[3], all->nb[1]);
+    ggml_tensor * product = ggml_mul_mat(others, weights, some);
+    ggml_cgraph * graph = ggml_new_graph(others);
+    ggml_build_forward_expand(graph, product);
+    ggml_backend_buffer_t plain =
+        ggml_backend_alloc_ctx_tensors_from_buft(others, ggml_backend_cpu_buffer_type());
+    const std::vector<float> x = normal(ggml_nelements(all), 1);
+    ggml_backend_tensor_set(all, x.data(), 0, ggml_nbytes(all));
+    ggml_backend_graph_compute(cpu, graph);
+    std::vector<float> found(ggml_nelements(product));
+    ggml_backend_tensor_get(product, found.data(), 0, ggml_nbytes(product));
+    double error = 0;
+    double size = 0;
+    for (size_t at = 0; at < found.size(); at++) {
+        const int64_t row = at / m % rows, i2 = at / m / rows % (2 * matrices);
+        const int64_t i3 = at / m / rows / (2 * matrices);
+        const float * source = &x[((i3 * 2 * matrices + i2) * (rows + gap) + row + 1) * k];
+        const double exact = exact_product(matrix, i2 / 2 * m + at % m, source);
+        error += std::pow(found[at] - exact, 2);
+        size += exact * exact;
+    }
+    expect(
+        std::sqrt(error / size) < 8e-3, ggml_type_name(type), "a batch of matrices is wrong", m, k,
+        rows);
+    ggml_backend_buffer_free(packed);
+    ggml_backend_buffer_free(plain);
+    ggml_free(context);
+    ggml_free(others);
+}
+
 void check(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type) {
     const bool is_super = ggml_blck_size(type) == 256;
     const std::vector<int64_t> values = is_super ? std::vector<int64_t>{256, 512, 1280}
@@ -295,6 +338,7 @@ void check(ggml_backend_t cpu, ggml_backend_buffer_type_t own, ggml_type type) {
         }
     }
     check_experts(cpu, own, type, 49, 512);
+    check_batch_of_matrices(cpu, own, type, 49, 512);
     check_hostile(cpu, own, type);
 }
 

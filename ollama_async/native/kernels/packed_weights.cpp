@@ -73,13 +73,24 @@ uint8_t * transpose(const Rows & rows, int at, int count, uint32_t flip, uint8_t
     return out;
 }
 
+// Eight bits as the lowest bits of eight bytes.
+uint64_t spread(uint8_t bits) {
+    const uint64_t seven = (bits & 0x7FU) * 0x0002040810204081U & 0x0101010101010101U;
+    return seven | static_cast<uint64_t>(bits & 0x80U) << 49;
+}
+
 // The fifth bits of block `bit` of the super-block, into a plane that was zeros.
 void add_to_plane(const Rows & rows, int at, int bit, uint8_t * plane) {
     for (int row = 0; row < group_rows; row++) {
-        uint32_t bits;
-        std::memcpy(&bits, rows[row] + at, sizeof(bits));
-        for (int value = 0; value < block_values; value++) {
-            plane[value / 4 * 64 + row * 4 + value % 4] |= (bits >> value & 1) << bit;
+        for (int each = 0; each < block_values / 8; each++) {
+            const uint64_t eight = spread(rows[row][at + each]) << bit;
+            for (int half = 0; half < 2; half++) {
+                uint8_t * four = plane + (2 * each + half) * 64 + row * 4;
+                uint32_t bytes;
+                std::memcpy(&bytes, four, 4);
+                bytes |= static_cast<uint32_t>(eight >> 32 * half);
+                std::memcpy(four, &bytes, 4);
+            }
         }
     }
 }
