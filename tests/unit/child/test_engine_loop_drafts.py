@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ollama_async.workers.child import kv_pool
 from ollama_async.workers.child.batching import MIN_CHUNK
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.messages import Cancel, Done, Failed
 from tests.unit.child.conftest import END, FakeEngine, next_token
-from tests.unit.child.loop_harness import LoopHarness, prepared
+from tests.unit.child.loop_harness import EagerLookup, LoopHarness, prepared
+from tests.unit.child.pooled_engine import PooledEngine
 
 
 class CopyingEngine(FakeEngine):
@@ -182,3 +184,32 @@ def test_a_cancelled_answer_is_the_beginning_of_the_whole(cancels):
         harness.put(Cancel(number))
     finish(harness, 1, 2, 3)
     assert all(whole[number].startswith(text) for number, text in harness.texts().items())
+
+
+class CopyingPool(PooledEngine):
+    _next = CopyingEngine._next
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 60), st.integers(1, 90)), min_size=1, max_size=5),
+    st.sampled_from([80, 100, 160]),
+)
+def test_where_cells_are_scarce_drafts_take_none_from_others(drawn, cells):
+    asked = [
+        prepared(number, (PASSAGE * 7)[:length], count, num_ctx=80)
+        for number, (length, count) in enumerate(drawn, 1)
+    ]
+    texts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kv_pool, "RESERVED_ANSWER", 2)
+        patch.setattr(kv_pool, "RESERVED_AHEAD", 1)
+        for can_draft in (False, True):
+            harness = LoopHarness(CopyingPool(3, 80, cells, batch_size=64, can_draft=can_draft))
+            harness.engine_loop._lookup = EagerLookup(is_invariant=True) if can_draft else None
+            harness.put(*asked)
+            finish(harness, *range(1, len(asked) + 1))
+            assert all(isinstance(end, Done) for end in harness.ends().values())
+            assert harness.engine_loop.pool.used_cells == harness.engine.used
+            texts.append(harness.texts())
+    assert texts[0] == texts[1]
