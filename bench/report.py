@@ -57,6 +57,12 @@ def save(name: str, document: dict[str, Any]) -> None:
     print(f"\nwritten: {path}")
 
 
+def machine_cpu_s() -> float:
+    """CPU seconds that all processes have used since the machine started."""
+    times = psutil.cpu_times()
+    return float(sum(times[:8]) - times.idle - times.iowait)
+
+
 @dataclass
 class Server:
     """A running server and its process; ``workers()`` are its model processes."""

@@ -5,13 +5,15 @@
 
 Sides: ``own`` (our server), ``stock`` (our server without its own kernels) and ``llama-server``, if
 that variable names one. Each side of each round is started anew. Medians of the rounds are printed,
-with the ratios that the goals (``scenarios.py``) are about.
+with the ratios that the goals (``scenarios.py``) are about. ``others`` are the cores that other
+processes used: 0.0 to 0.1 on a quiet machine. Rows with more say little.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import operator
 import statistics
 import sys
 import time
@@ -27,7 +29,7 @@ from scenarios import SCENARIOS, Goal, Scenario
 Row = dict[str, Any]
 METRICS = (
     *("total s", "first p50 s", "first p99 s", "worst gap s", "tokens/s"),
-    *("prompt computed", "history computed again", "at a time", "CPU s"),
+    *("prompt computed", "history computed again", "at a time", "CPU s", "others"),
 )
 
 
@@ -49,7 +51,7 @@ class Run:
         await self._ask([("user", "one two")], 4)
 
     async def measure(self) -> Row:
-        cpu_s = self._server.cpu_s()
+        before = self._cpu_s()
         began = time.perf_counter()
         work = [
             self._talk(chats, begun)
@@ -59,8 +61,13 @@ class Run:
             work.append(self._interrupt(self._scenario.beside))
         await asyncio.gather(*work)
         wall_s = time.perf_counter() - began
-        cpu_s = self._server.cpu_s() - cpu_s
-        return self._summary(wall_s) | {"CPU s": cpu_s}
+        server_s, others_s = map(operator.sub, self._cpu_s(), before)
+        return self._summary(wall_s) | {"CPU s": server_s, "others": others_s / wall_s}
+
+    def _cpu_s(self) -> tuple[float, float]:
+        """Of the server, and of everybody but it and this process."""
+        server_s = self._server.cpu_s()
+        return server_s, report.machine_cpu_s() - server_s - time.process_time()
 
     async def _talk(self, chats: list[list[tuple[str, int]]], begun: asyncio.Event) -> None:
         """All chats of one client, which take turns. ``begun`` is set with its first token."""
