@@ -4,6 +4,11 @@
 //   products LIBRARY check [TYPE...]            errors against float64, invariance, threads,
 //   experts products LIBRARY time TYPE M K LAYERS ROWS...
 //
+// Build with HEADERS = site-packages/llama_cpp/headers and LIB = site-packages/llama_cpp/lib:
+//
+//   g++ -std=c++17 -O2 bench/kernels/products.cpp -IHEADERS/ggml/include -LLIB -lggml-cpu -lggml-base
+//       -ldl -Wl,-rpath,LIB -o products
+//
 // LIBRARY is our kernels' shared library. LAYERS matrices are multiplied in turn, so that together
 // they are larger than the caches. "stock" is the best that the stock library offers for the type.
 #include "ggml-backend.h"
