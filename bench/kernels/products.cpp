@@ -1,13 +1,14 @@
 // Times and checks matrix products of our kernels beside the stock library's, in one process and
 // one thread, in pairs: CPU time, so a busy machine disturbs both alike.
 //
-//   products LIBRARY check [TYPE...]            errors against float64, invariance, threads,
-//   experts products LIBRARY time TYPE M K LAYERS ROWS...
+//   products LIBRARY check [TYPE...]     errors, invariance, threads, experts, hostile bytes
+//
+//   products LIBRARY time TYPE M K LAYERS ROWS...
 //
 // Build with HEADERS = site-packages/llama_cpp/headers and LIB = site-packages/llama_cpp/lib:
 //
-//   g++ -std=c++17 -O2 bench/kernels/products.cpp -IHEADERS/ggml/include -LLIB -lggml-cpu -lggml-base
-//       -ldl -Wl,-rpath,LIB -o products
+//   g++ -std=c++17 -O2 bench/kernels/products.cpp -IHEADERS/ggml/include -LLIB
+//       -lggml-cpu -lggml-base -ldl -Wl,-rpath,LIB -o products
 //
 // LIBRARY is our kernels' shared library. LAYERS matrices are multiplied in turn, so that together
 // they are larger than the caches. "stock" is the best that the stock library offers for the type.
