@@ -20,12 +20,13 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ollama_async.native.build import (
     HEADER,
+    REBUILD_COMMAND,
     BuildFailed,
     cache_folder,
     compiler_version,
@@ -81,7 +82,7 @@ def find_engine(environ: Mapping[str, str] = os.environ) -> Engine:
         raise BuildFailed("LLAMA_CPP_LIB_PATH names a library whose version is not known")
     engine = Engine(package / "lib", package / "headers")
     if not engine.headers.is_dir():
-        raise BuildFailed("the engine library was installed without its headers")
+        raise BuildFailed(f"the engine was installed without its headers: {REBUILD_COMMAND}")
     return engine
 
 
@@ -137,10 +138,11 @@ def compile_kernels(
     folder: Path,
     *,
     log: Path,
-    flags: Sequence[str] = FLAGS,
+    flags: Callable[[str], Sequence[str]] = lambda _stem: FLAGS,
     program: Sequence[Path] = (),
 ) -> Path:
-    """Compile all files into ``folder``; with the sources of a ``program``, to one.
+    """Compile all files into ``folder``; with the sources of a ``program``, to one. ``flags``: by
+    the name of a file without its suffix; those of "" link.
 
     :raises BuildFailed: with the end of the compiler's output.
     """
@@ -153,13 +155,15 @@ def compile_kernels(
             word for each in _HEADER_FOLDERS for word in ("-isystem", str(engine.headers / each))
         ]
         own = ["-I", str(SOURCES), *_isa_flags(source.stem)]
-        commands.append([compiler, *flags, *own, *includes, "-o", str(target), "-c", str(source)])
+        commands.append(
+            [compiler, *flags(source.stem), *own, *includes, "-o", str(target), "-c", str(source)]
+        )
     _run(commands, _TITLE, folder, log)
     libraries = [str(engine.library / name) for name in _LIBRARIES]
     paths = [f"-Wl,-rpath,{engine.library if program else '$ORIGIN'}", "-Wl,--no-undefined"]
     result = folder / ("check" if program else f"{_NAME}.so")
     kind = [] if program else ["-shared", "-Wl,-soname," + _NAME]
-    link = [compiler, *flags, *kind, *objects, *libraries, *paths, "-o", str(result)]
+    link = [compiler, *flags(""), *kind, *objects, *libraries, *paths, "-o", str(result)]
     _run([link], "Linking the kernels", folder, log.with_suffix(".link.log"))
     return result
 

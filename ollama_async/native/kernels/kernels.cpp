@@ -110,7 +110,6 @@ ggml_backend_buffer_t allocate(ggml_backend_buffer_type_t type, size_t size) {
     if (!buffer) {
         return nullptr;
     }
-    own::use_large_pages(ggml_backend_buffer_get_base(buffer), size);
     buffer->buft = type;
     buffer->iface.set_tensor = set_tensor;
     buffer->iface.get_tensor = nullptr;  // what is packed cannot be read back

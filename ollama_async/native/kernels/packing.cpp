@@ -20,13 +20,13 @@ constexpr size_t bytes_per_thread = 2 << 20;  // packing less takes no longer th
 int most_threads = 0;
 bool is_file_mapped = false;
 
-// Advise the kernel about the pages that lie entirely in [data, data + size).
-void advise(const void * data, size_t size, int advice) {
+// The pages that lie entirely in [data, data + size): should anyone need them, they are read again.
+void give_back(const void * data, size_t size) {
     const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
     const uintptr_t begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
     const uintptr_t end = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
     if (begin < end) {
-        madvise(reinterpret_cast<void *>(begin), end - begin, advice);
+        madvise(reinterpret_cast<void *>(begin), end - begin, MADV_DONTNEED);
     }
 }
 
@@ -35,10 +35,6 @@ void advise(const void * data, size_t size, int advice) {
 void configure_packing(int threads, bool is_mapped) {
     most_threads = threads;
     is_file_mapped = is_mapped;
-}
-
-void use_large_pages(void * data, size_t size) {
-    advise(data, size, MADV_HUGEPAGE);
 }
 
 void pack(const ggml_tensor * weights, const void * data) {
@@ -62,7 +58,7 @@ void pack(const ggml_tensor * weights, const void * data) {
         helper.join();
     }
     if (is_file_mapped) {
-        advise(data, size, MADV_DONTNEED);  // should anyone need them, they are read again
+        give_back(data, size);
     }
 }
 

@@ -3,17 +3,11 @@
 
 #include "ggml.h"
 
-#include <cstddef>
-
 namespace own {
 
 // How models are loaded from now on: on how many threads (0 = all cores), and whether the data of
 // weights is a mapped file, whose pages are given back once they are packed.
 void configure_packing(int threads, bool is_mapped);
-
-// Ask for larger pages for packed weights: fewer faults while they are written, fewer misses while
-// they are read.
-void use_large_pages(void * data, size_t size);
 
 // Pack all of `weights`, whose `data` is as in the file.
 void pack(const ggml_tensor * weights, const void * data);

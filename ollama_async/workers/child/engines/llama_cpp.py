@@ -53,7 +53,7 @@ from ollama_async.workers.child.engines.llama_device_sampling import (
     DeviceSampling,
     chain_key,
 )
-from ollama_async.workers.child.engines.llama_kernels import STOCK, KernelChoice
+from ollama_async.workers.child.engines.llama_kernels import STOCK, KernelChoice, KernelUse
 from ollama_async.workers.child.engines.llama_model import (
     LlamaTokenizer,
     LogCapture,
@@ -75,13 +75,17 @@ if TYPE_CHECKING:
     from ollama_async.workers.child.engines.llama_projector import LlamaProjector
 
 
-def _state_layout(spec: LoadSpec, layout: KVLayout, *, is_on_device: bool) -> str:
-    """See :class:`EngineFacts`. A state has a part for each buffer of the cache."""
+def _state_layout(
+    spec: LoadSpec, layout: KVLayout, kernels: KernelUse, *, is_on_device: bool
+) -> str:
+    """See :class:`EngineFacts`. A state has a part for each buffer of the cache. Other kernels
+    would have rounded its numbers in another way.
+    """
     buffers = 1 if layout.is_pooled else layout.sequences
     library = Path(lib._lib._name).stat()  # noqa: SLF001  # the binding's own handle
     build = f"{llama_cpp.__version__} {library.st_size} {library.st_mtime_ns}"
     cache = f"{buffers} {spec.cache_type} {spec.flash_attention} {is_on_device}"
-    return f"llama.cpp {build}, cache {cache}"
+    return f"llama.cpp {build}, {kernels.text}, cache {cache}"
 
 
 _slot_of = attrgetter("slot")
@@ -196,7 +200,9 @@ class LlamaCpp:
             can_trim=can_trim,
             can_trim_restored=can_trim and not self._window,
             can_draft=can_trim and not self._window,
-            state_layout=_state_layout(spec, layout, is_on_device=bool(log.device_bytes())),
+            state_layout=_state_layout(
+                spec, layout, opened.kernels, is_on_device=bool(log.device_bytes())
+            ),
         )
         self._threads = threads
         if _computes_logits_on_device(spec, model, log):
