@@ -2,18 +2,16 @@
 
 A step evaluates one token for every sequence that decodes, and fills up with prompt tokens (chunked
 prefill). Each prompt token delays the next token of all streams. Each one left out delays the first
-token of a waiting prompt. A chunk of few tokens costs up to twice as much per token: kernels work
-on tiles, and below 64 rows attention goes row by row. The policy:
+token of a waiting prompt. The policy:
 
 - **Streams decode and one prompt waits**: the step should take :data:`TARGET_STEP_S`. If the
-  streams alone take more than half of that, the prompt gets as much time as they do, so that a slow
-  machine does not starve prompts.
+  streams alone take so long that little is left, the prompt gets a share of what they take
+  (``least_share``), so that a slow machine does not starve prompts.
 - **More prompts wait**: their part of the step may be ``1 + 32 * (prompts - 1) / streams`` times as
-  long, up to :data:`LONG_STEP_S` or four times what the streams take, and :data:`MAX_CHUNK` tokens.
-  Streams that are joined late decode in small batches until then: with steps of 100 ms regardless,
-  32 conversations of a 0.5B model on two cores took 1.4 times as long, and first tokens up to a
-  minute. With other clients, whose streams this slows, the prompts of one client count as one.
-- If that comes to fewer than :data:`EFFICIENT_CHUNK` tokens, that many if they take at most four
+  long, up to ``long_step_s`` or four times what the streams take, and :data:`MAX_CHUNK` tokens.
+  Streams that are joined late decode in small batches until then. With other clients, whose streams
+  this slows, the prompts of one client count as one.
+- If that comes to fewer than an ``efficient`` number of tokens, that many if they take at most four
   times the target or twice what the streams take. Otherwise what fits, but at least
   :data:`MIN_CHUNK`, so that decoding starves no prompt.
 - **Nothing decodes**: only a cancel or a new request waits for the end of the step, so it may take
@@ -29,7 +27,11 @@ on tiles, and below 64 rows attention goes row by row. The policy:
   or, with a hostile schema, 10 ms and more. Streams whose mask takes longer than
   :data:`CHEAP_MASK_S` take turns, :data:`MASKS_S` in a step.
 
-Costs are measured (:class:`StepCosts`); until then a step takes 64 prompt tokens.
+Costs are measured (:class:`StepCosts`); until then a step takes 64 prompt tokens. What is efficient
+depends on the KV cache (:class:`BatchPolicy`). In a pool all rows of a step are one pass, and from
+16 rows on each costs the same. With separate caches a chunk is a pass by itself, and one of few
+tokens costs up to twice as much per token: kernels work on tiles, and below 64 rows attention goes
+row by row.
 """
 
 from __future__ import annotations
@@ -37,11 +39,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
+import msgspec
+
 from ollama_async.workers.child.sequence import RunningSequence
 
 TARGET_STEP_S = 0.1
 PREFILL_STEP_S = 0.5
-LONG_STEP_S = 2.0
 MIN_CHUNK = 16
 EFFICIENT_CHUNK = 64
 MAX_CHUNK = 256
@@ -51,16 +54,33 @@ FIXED_CHUNK = 128
 CHEAP_MASK_S = 0.001
 MASKS_S = 0.025
 
-_SIZES = (16, 32, 64, 128, 256)
 _SHORT_TAIL = 32
 _LONGER_PER_PROMPT = 32
 _LONG_STEP_FACTOR = 4  # times what they take themselves, where many prompts wait
 _EFFICIENT_TARGETS = 4
-_LEAST_SHARE = 1.0
 _EMA_WEIGHT = 0.25
 _DECAY = 0.998
 _UNSEEN_SIZE_FACTOR = 0.6
 _MAX_INCREASE = 1.25
+
+
+class BatchPolicy(msgspec.Struct, frozen=True):
+    """``sizes``: from how many prompt tokens on, each time, they cost less than fewer do. For the
+    rest see the module.
+    """
+
+    sizes: tuple[int, ...]
+    efficient: int
+    least_share: float
+    long_step_s: float
+
+
+SEPARATE_CACHES = BatchPolicy((16, 32, 64, 128, 256), 64, least_share=1.0, long_step_s=2.0)
+"""With steps of 100 ms regardless of who waits, 32 conversations of a 0.5B model on two cores took
+1.4 times as long, and first tokens up to a minute."""
+
+POOL = BatchPolicy((16,), 16, least_share=0.5, long_step_s=0.5)
+"""There, steps of 2 s make 32 conversations slower (33 s, and 25 s with 0.5 s)."""
 
 
 class StepCosts:
@@ -76,7 +96,8 @@ class StepCosts:
     that takes less than its streams are estimated to take corrects that estimate.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: tuple[int, ...] = SEPARATE_CACHES.sizes) -> None:
+        self._sizes = sizes
         self._decode: dict[int, float] = {}
         self._prompt: tuple[dict[int, float], dict[int, float]] = ({}, {})
 
@@ -91,7 +112,7 @@ class StepCosts:
         if took_s < self.decode_s(streams):
             self._decode[self._nearest(streams)] = took_s
         rest_s = max(took_s - self.decode_s(streams), took_s / 10)
-        size = max((size for size in _SIZES if size <= prompt_tokens), default=_SIZES[0])
+        size = max((size for size in self._sizes if size <= prompt_tokens), default=self._sizes[0])
         _update_average(costs, size, rest_s / prompt_tokens)
         for larger in costs:
             if larger > size:
@@ -120,8 +141,15 @@ class StepCosts:
 class BatchPlanner:
     """Decides what goes into each step. Step thread only."""
 
-    def __init__(self, batch_size: int, *, target_s: float = TARGET_STEP_S) -> None:
-        self.costs = StepCosts()
+    def __init__(
+        self,
+        batch_size: int,
+        policy: BatchPolicy = SEPARATE_CACHES,
+        *,
+        target_s: float = TARGET_STEP_S,
+    ) -> None:
+        self.costs = StepCosts(policy.sizes)
+        self._policy = policy
         self._batch_size = batch_size
         self._target_s = target_s
         self._steps = 0
@@ -235,8 +263,8 @@ class BatchPlanner:
         return chunks
 
     def _size(self, streams: int, prompts: int) -> int:
-        alone = streams == 0
-        if self.costs.prompt_s(EFFICIENT_CHUNK, alone=alone) is None:
+        alone, policy = streams == 0, self._policy
+        if self.costs.prompt_s(policy.efficient, alone=alone) is None:
             return EFFICIENT_CHUNK
         if alone:
             return max(
@@ -244,15 +272,15 @@ class BatchPlanner:
                 self._largest(PREFILL_STEP_S * self._target_s / TARGET_STEP_S, alone=True),
             )
         decode_s = self.costs.decode_s(streams)
-        fair_s = max(self._target_s - decode_s, _LEAST_SHARE * decode_s)
+        fair_s = max(self._target_s - decode_s, policy.least_share * decode_s)
         factor = 1 + _LONGER_PER_PROMPT * (prompts - 1) / streams
-        most_s = max(LONG_STEP_S, _LONG_STEP_FACTOR * decode_s)
+        most_s = max(policy.long_step_s, _LONG_STEP_FACTOR * decode_s)
         size = self._largest(min(factor * fair_s, most_s), alone=False)
-        if size < EFFICIENT_CHUNK:
-            token_s = self.costs.prompt_s(EFFICIENT_CHUNK, alone=False) or 0.0
+        if size < policy.efficient:
+            token_s = self.costs.prompt_s(policy.efficient, alone=False) or 0.0
             efficient_s = max(_EFFICIENT_TARGETS * self._target_s, 2 * decode_s)
-            if EFFICIENT_CHUNK * token_s <= efficient_s:
-                return EFFICIENT_CHUNK
+            if policy.efficient * token_s <= efficient_s:
+                return policy.efficient
         return min(MAX_CHUNK, max(MIN_CHUNK, size))
 
     def _largest(self, left_s: float, *, alone: bool) -> int:
@@ -260,7 +288,7 @@ class BatchPlanner:
         if left_s <= 0:
             return 0
         above = self._batch_size + 1
-        for size in reversed(_SIZES):
+        for size in reversed(self._policy.sizes):
             token_s = self.costs.prompt_s(size, alone=alone) or 0.0
             fitting = above - 1 if left_s >= token_s * (above - 1) else int(left_s / token_s)
             if fitting >= size:

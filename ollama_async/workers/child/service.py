@@ -19,7 +19,7 @@ from ollama_async.core.conversation import ChatFormatSpec
 from ollama_async.core.errors import LoadFailed, ServerError
 from ollama_async.core.settings import Settings
 from ollama_async.prompts.chat_format import ChatFormat, choose, select
-from ollama_async.workers.child.batching import MIN_CHUNK, BatchPlanner
+from ollama_async.workers.child.batching import MIN_CHUNK, POOL, SEPARATE_CACHES, BatchPlanner
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.embedding_loop import EmbeddingLoop
 from ollama_async.workers.child.embedding_preparer import EmbeddingPreparer
@@ -160,7 +160,10 @@ class Service:
             engine,
             mailbox,
             self._pipe.send,
-            BatchPlanner(max(self._spec.batch_size, engine.facts.slots + MIN_CHUNK)),
+            BatchPlanner(
+                max(self._spec.batch_size, engine.facts.slots + MIN_CHUNK),
+                POOL if engine.facts.is_pooled else SEPARATE_CACHES,
+            ),
             prompt_cache=self._prompt_cache,
             encoder=encoder,
             lookup=PromptLookup(is_invariant=engine.facts.is_invariant)

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from ollama_async.workers.child.batching import (
     EFFICIENT_CHUNK,
     FIXED_CHUNK,
-    LONG_STEP_S,
     MAX_CHUNK,
     MIN_CHUNK,
+    POOL,
     PREFILL_STEP_S,
+    SEPARATE_CACHES,
     TARGET_STEP_S,
     BatchPlanner,
 )
@@ -95,7 +96,7 @@ def test_more_prompts_wait_longer_steps_are_taken():
 
     assert one < many <= MAX_CHUNK
     assert MIDDLE.step_s(8, one) <= 2.1 * TARGET_STEP_S
-    assert MIDDLE.step_s(8, many) <= 1.2 * LONG_STEP_S
+    assert MIDDLE.step_s(8, many) <= 1.2 * SEPARATE_CACHES.long_step_s
 
 
 def test_a_machine_that_misses_the_target_anyway_does_not_starve_prompts():
@@ -176,3 +177,37 @@ def test_the_prompts_of_one_client_slow_anothers_stream_as_one_prompt_would():
         *[0] * 30,
     ]
     assert sum(batching.plan_chunks(1, [500] * 31)) > sum(batching.plan_chunks(1, [500]))
+
+
+FLAT = Machine(pass_s=0.01, stream_s=0.003, token_s=0.0007, small_factor=1.0)
+"""As a pool is."""
+
+
+@pytest.mark.parametrize("streams", [1, 8, 24])
+def test_in_a_pool_no_stream_waits_long_for_one_prompt(streams):
+    batching = BatchPlanner(512, POOL)
+    for _ in range(10):
+        batching.costs.observe(streams, 0, FLAT.step_s(streams, 0))
+    for _ in range(100):
+        (chunk,) = batching.plan_chunks(streams, [100_000])
+        took_s = FLAT.step_s(streams, chunk)
+        batching.costs.observe(streams, chunk, took_s)
+        assert took_s <= 0.15
+        assert chunk >= MIN_CHUNK
+
+
+def test_in_a_pool_waiting_prompts_get_going():
+    batching = BatchPlanner(512, POOL)
+    batching.costs.observe(8, 0, FLAT.step_s(8, 0))
+    waiting = [400] * 32
+    steps_s = []
+    while waiting:
+        chunks = batching.plan_chunks(8, waiting)
+        steps_s.append(FLAT.step_s(8, sum(chunks)))
+        batching.costs.observe(8, sum(chunks), steps_s[-1])
+        waiting = [
+            left - chunk for left, chunk in zip(waiting, chunks, strict=True) if left > chunk
+        ]
+
+    assert max(steps_s) <= 1.2 * POOL.long_step_s
+    assert sum(steps_s) <= 2 * 32 * 400 * FLAT.token_s

@@ -15,6 +15,11 @@ CELLS_STEP = 256
 """The library rounds the cells of a cache up to a multiple."""
 
 
+_MAX_IDLE = 64
+"""Idle sequences of a pool. More conversations are kept in main memory; each sequence costs rows in
+the library's buffers of logits."""
+
+
 class KVLayout(msgspec.Struct, frozen=True):
     """``sequences`` in ``cells``, for ``slots`` requests at a time; see
     :class:`~.engine.EngineFacts`.
@@ -36,9 +41,8 @@ def separate_caches(spec: LoadSpec) -> KVLayout:
 
 
 def pool_of(slots: int, cells: int) -> KVLayout:
-    """Its sequences are those that run, and as many idle chats as the cells may hold. Each costs a
-    row in the library's buffer of logits.
-    """
+    """Its sequences are those that run, and as many idle chats as the cells may hold."""
     slots = min(slots, MAX_SEQUENCES)
-    sequences = min(MAX_SEQUENCES, slots + cells // CELLS_PER_CHAT)
+    idle = min(_MAX_IDLE, cells // CELLS_PER_CHAT)
+    sequences = min(MAX_SEQUENCES, slots + idle)
     return KVLayout(slots, sequences, cells, is_pooled=True)
