@@ -2,12 +2,8 @@
 
 Each iteration reads the mailbox (so a cancel frees its slot before the next step), admits waiting
 requests, makes one engine step, and sends what came of it. :mod:`.batching` decides what goes into
-a step, :mod:`.kv_pool` which slot and cells a request gets, and what need not be computed again.
-
-**Who is admitted.** Requests are admitted in order of arrival. One whose cells do not fit yet lets
-later ones pass that do, at most :data:`OVERTAKEN` of them; then all wait for it. So a large request
-waits for a bounded number of others, and a small one passes it while there is room for both. One
-that should wait for a prompt with the same prefix holds nobody up.
+a step, :mod:`.admission` who is admitted, :mod:`.kv_pool` which slot and cells a request gets, and
+what need not be computed again.
 
 **When the cells run out** in the middle of answers, the youngest request loses its cells. It keeps
 all else, its sampler, parser and constraint, and comes back before any other is admitted: what is
@@ -27,10 +23,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from ollama_async.core.conversation import Logprobs, Thought, TokenLogprob, Usage
 from ollama_async.core.errors import EngineFailed
+from ollama_async.workers.child.admission import AdmissionQueue, Outcome, WaitingRequest
 from ollama_async.workers.child.batching import BatchPlanner
 from ollama_async.workers.child.drafting import PromptLookup
 from ollama_async.workers.child.engines.engine import MAX_STREAMS, Engine, EngineError, Row
@@ -54,16 +51,9 @@ from ollama_async.workers.messages import (
 
 DoneReason = Literal["stop", "length", "cancel"]
 
-OVERTAKEN = 16
-
 
 _SAVE_LIMIT_S = 1.0
 """How long the end of the process may take to save conversations; the parent waits longer."""
-
-
-class _Waiting(NamedTuple):
-    request: PreparedRequest
-    query: PrefixQuery
 
 
 class EngineLoop(StepLoop[PreparedRequest]):
@@ -89,9 +79,8 @@ class EngineLoop(StepLoop[PreparedRequest]):
         self._planner = planner
         self._encoder = encoder
         self._repetition_limit = repetition_limit
-        self._waiting: list[_Waiting] = []  # in order of arrival
+        self._waiting = AdmissionQueue()
         self._may_admit = False  # since something changed
-        self._overtaken = (0, 0)  # the request that waits for cells, and how many have passed it
         # a step replaces both lists and does not change them: it uses those that it began with
         self._prefilling: list[RunningSequence] = []  # in order of arrival
         self._decoding: list[RunningSequence] = []
@@ -140,7 +129,7 @@ class EngineLoop(StepLoop[PreparedRequest]):
         elif not isinstance(entry, PreparedRequest):
             self._output.add(entry)
         elif entry.max_tokens:
-            self._waiting.append(_Waiting(entry, self._query(entry)))
+            self._waiting.put(entry, self._query(entry))
             self._may_admit = True
         else:
             self._output.add(Started(entry.id, len(entry.tokens)))
@@ -149,13 +138,11 @@ class EngineLoop(StepLoop[PreparedRequest]):
 
     def _cancel(self, request_id: int) -> None:
         """Does nothing if the request has ended: the two messages crossed."""
-        for waiting in self._waiting:
-            if waiting.request.id == request_id:
-                self._waiting.remove(waiting)
-                self._may_admit = True
-                usage = Usage(prompt=len(waiting.request.tokens))
-                self._output.add(Done(request_id, "cancel", usage))
-                return
+        waiting = self._waiting.remove(request_id)
+        if waiting is not None:
+            self._may_admit = True
+            self._output.add(Done(request_id, "cancel", Usage(prompt=len(waiting.tokens))))
+            return
         for sequence in self._running:
             if sequence.id == request_id:
                 sequence.last_token_ns = self._clock_ns()
@@ -176,20 +163,9 @@ class EngineLoop(StepLoop[PreparedRequest]):
         while self._preempted:
             if not self._readmit(self._preempted[0]):
                 return
-        blocked = None
-        for waiting in [*self._waiting]:
-            if self._should_wait(waiting):
-                continue
-            if not self._begin(waiting):
-                blocked = blocked or waiting
-            elif blocked is not None:
-                overtaken, count = self._overtaken
-                same = overtaken == blocked.request.id
-                self._overtaken = blocked.request.id, count + 1 if same else 1
-            if blocked is not None and self._overtaken == (blocked.request.id, OVERTAKEN):
-                return
+        self._waiting.admit(self._begin)
 
-    def _should_wait(self, waiting: _Waiting) -> bool:
+    def _should_wait(self, waiting: WaitingRequest) -> bool:
         """For a prompt with the same prefix; but not for images of another client, whose turn to be
         encoded may come later than its own.
         """
@@ -201,25 +177,25 @@ class EngineLoop(StepLoop[PreparedRequest]):
         ]
         return bool(others) and self.pool.should_wait(waiting.query, others)
 
-    def _begin(self, waiting: _Waiting) -> bool:
-        """Begin the prefill. False: the request has to wait for cells."""
+    def _begin(self, waiting: WaitingRequest) -> Outcome:
+        """Begin the prefill, if it is time."""
+        if self._should_wait(waiting):
+            return Outcome.WAITS_FOR_PREFIX
         request, query = waiting
         try:
             slot = self.pool.admit(query, request.num_ctx, request.max_tokens)
             if slot is None:
-                return False
+                return Outcome.LACKS_CELLS
             self._begin_sampling(slot, request)
         except EngineError as error:
-            self._waiting.remove(waiting)
             self._output.add(Failed(request.id, EngineFailed.code, str(error)))
-            return True
-        self._waiting.remove(waiting)
+            return Outcome.BEGUN
         sequence = RunningSequence(request, query, slot, self._engine, self._repetition_limit)
         self._logprob_requests += request.logprobs >= 0
         self._prefilling.append(sequence)
         self._request_embeddings(sequence)
         self._output.add(Started(request.id, len(request.tokens), sequence.cached))
-        return True
+        return Outcome.BEGUN
 
     def _begin_sampling(self, slot: Slot, request: PreparedRequest) -> None:
         """:raises EngineError: it failed; the slot is free again."""
