@@ -24,30 +24,37 @@ from ollama_async.workers.child.engines.engine import MAX_DRAFTS, MAX_STREAMS, C
 from ollama_async.workers.child.sequence import RunningSequence
 
 LEAST_GAIN = 1.05
+"""Times as many tokens per second as without drafts."""
+
 INDEX_TOKENS = 4096
 """Tokens that are indexed in one step, in about a millisecond."""
 
 _SIZE = 3  # tokens of the n-grams in the index
-_LONGEST_MATCH = 16
-_CANDIDATES = 8
+_LONGEST_MATCH = 16  # longer ones count as such
+_CANDIDATES = 8  # places that are compared
 _PRIOR_HITS = (0.4, 0.6, 0.8, 0.8)
 """By the kind of guess: for matches of 3, 4 to 7, and 8 or more tokens, and for a forced text."""
 _FORCED = 3
 _FORCED_STEP_S = 0.002  # a shorter step is not worth looking for forced texts
-_HIT_WEIGHT = 0.125
-_TIME_WEIGHT = 0.25
+_HIT_WEIGHT = 0.125  # of a guess in the running average of its kind
+
 _OTHERS_LIMIT = 1.5  # times as long a step may take, at most, where not all streams have drafts
-_PLAIN_PERIOD = 64
+_PLAIN_PERIOD = 64  # steps with drafts in a row
+
+# the costs of drafts, in steps without
+_TIME_WEIGHT = 0.25  # of a step in the running averages
 _PRIOR_COST = 0.2
-_MAX_COST = 1.25  # more than a step for each draft: the machine has paused
-_MAX_INCREASE = 2.0
+_MAX_COST = 1.25  # a draft hardly costs more than a step: the machine has paused
 _UNSEEN_FACTOR = 0.6
-_FADING = 0.998
-_MOST_CREDIT = 4.0  # in steps
+_FADING = 0.998  # with each step
+_MAX_INCREASE = 2.0  # of the time of a step without drafts, for the same reason
+_CLOCK_S = 1e-6
+
+# what drafting may lose, in steps
+_MOST_CREDIT = 4.0
 _FIRST_CREDIT = 2.0
 _LEAST_CREDIT = -8.0
 _CREDIT_OF_STEP = 0.01
-_CLOCK_S = 1e-6
 
 
 class NgramIndex:

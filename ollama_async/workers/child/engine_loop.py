@@ -334,10 +334,11 @@ class EngineLoop(StepLoop[PreparedRequest]):
         return chunks, len(ready) < len(begun)
 
     def _draft(self, decoding: list[RunningSequence]) -> list[list[int]]:
-        """Drafts for a step of these streams; [] if it has none, or no running request could spare
-        the cells.
+        """Drafts for a step of these streams; [] if it has none, some streams must wait for their
+        turn, or a running request would have to give up cells.
         """
-        if self._lookup is None or self._prefilling or not 0 < len(decoding) <= MAX_STREAMS:
+        has_others = self._prefilling or len(decoding) < len(self._decoding)
+        if self._lookup is None or has_others or not 0 < len(decoding) <= MAX_STREAMS:
             return []
         drafts = self._lookup.draft(decoding)
         cells = len(decoding) + sum(map(len, drafts))
