@@ -5,6 +5,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 namespace own {
@@ -16,6 +18,25 @@ namespace {
 bool has_avx_vnni() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+}
+
+// Int8 tiles: the CPU has them, the system saves their registers, and lets this process use them.
+bool may_use_amx() {
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || !(ecx >> 27 & 1)) {  // OSXSAVE: there is XGETBV
+        return false;
+    }
+    unsigned saved = 0;
+    __asm__ volatile("xgetbv" : "=a"(saved), "=d"(edx) : "c"(0));
+    constexpr unsigned tile_state = 3u << 17;
+    constexpr unsigned tile_and_int8 = 3u << 24;
+    if ((saved & tile_state) != tile_state || !__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) ||
+        (edx & tile_and_int8) != tile_and_int8) {
+        return false;
+    }
+    constexpr int request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM; asked again, it is granted again
+    constexpr int tile_data = 18;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 #endif
 
@@ -37,7 +58,7 @@ bool has(Isa isa) {
         case Isa::avx512_vnni:
             return avx512;
         case Isa::amx:
-            return false;  // not written yet
+            return avx512 && may_use_amx();
     }
 #endif
     return isa == Isa::none;

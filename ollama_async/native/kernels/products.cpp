@@ -13,8 +13,9 @@ namespace {
 
 const ProductKernels * kernels() {
     switch (isa()) {
-        case Isa::avx512_vnni:
         case Isa::amx:
+            return &product_kernels_amx();
+        case Isa::avx512_vnni:
             return &product_kernels_avx512_vnni();
         case Isa::avx2_vnni:
             return &product_kernels_avx2_vnni();

@@ -17,6 +17,7 @@
 #include "products_formats.h"
 #include "products_kernels.h"
 
+#define OWN_LAMBDA __attribute__((always_inline))
 #define OWN_UNROLL _Pragma("GCC unroll 16")
 // Register blocks are functions of their own: together in one, the compiler runs out of registers.
 #define OWN_ALONE __attribute__((noinline))
@@ -68,58 +69,81 @@ struct Scales {
     alignas(64) float minima[2 * super_blocks * row_floats];
 };
 
-// Add the products of one block of MR groups and NR rows to `sums`.
-template <class Format, int MR, int NR, class Block> OWN_INLINE void add_block(
-    Floats (&sums)[MR][NR], const Block (&weights)[MR], const Scales * const (&scales)[MR],
-    const QuantizedActivations * rows, int b) {
-    constexpr int parts = Format::halves ? 2 : 1;
-    constexpr int steps = 8 / parts;
-    Floats scaled[MR][NR];
+// How many dot products a block has: one for each scale.
+template <class Format> constexpr int parts = Format::halves ? 2 : 1;
+
+template <class Format>
+OWN_INLINE const QuantizedActivations::Sum & sum_of_part(
+    const QuantizedActivations & row, int b, int part) {
+    return Format::halves ? row.half_sums[2 * b + part] : row.sums[b];
+}
+
+// The dot products of one part of a block of MR groups with NR rows.
+template <class Format, int MR, int NR, class Block> OWN_INLINE void compute_dots(
+    Ints (&totals)[MR][NR], const Block (&weights)[MR], const QuantizedActivations * rows, int b,
+    int part) {
+    constexpr int steps = 8 / parts<Format>;
+    using PartDots = Dots<Format::bits, Format::offset_bits, steps>;
+    constexpr int at_a_time = PartDots::at_a_time;
+    PartDots dots[MR][NR];
     OWN_UNROLL
-    for (int part = 0; part < parts; part++) {
-        using BlockDots = Dots<Format::bits, Format::offset_bits, steps>;
-        constexpr int at_a_time = BlockDots::at_a_time;
-        BlockDots dots[MR][NR];
-        OWN_UNROLL
-        for (int n = 0; n < NR; n++) {
-            const QuantizedActivations::Sum & sum =
-                Format::halves ? rows[n].half_sums[2 * b + part] : rows[n].sums[b];
-            OWN_UNROLL
-            for (int m = 0; m < MR; m++) {
-                dots[m][n].begin(&sum.negative);
-            }
-        }
-        OWN_UNROLL
-        for (int step = 0; step < steps; step += at_a_time) {
-            const int first = part * steps + step;
-            Ints bytes[MR][at_a_time];
-            OWN_UNROLL
-            for (int m = 0; m < MR; m++) {
-                OWN_UNROLL
-                for (int each = 0; each < at_a_time; each++) {
-                    bytes[m][each] = weights[m].values(first + each);
-                }
-            }
-            OWN_UNROLL
-            for (int n = 0; n < NR; n++) {
-                const int8_t * values = rows[n].values + b * block_values + first * 4;
-                Ints fours[at_a_time];
-                OWN_UNROLL
-                for (int each = 0; each < at_a_time; each++) {
-                    fours[each] = broadcast(values + each * 4);
-                }
-                OWN_UNROLL
-                for (int m = 0; m < MR; m++) {
-                    dots[m][n].add(step, bytes[m], fours);
-                }
-            }
-        }
+    for (int n = 0; n < NR; n++) {
+        const auto & sum = sum_of_part<Format>(rows[n], b, part);
         OWN_UNROLL
         for (int m = 0; m < MR; m++) {
-            const Floats scale = load_floats(scales[m]->scales + (b * parts + part) * row_floats);
+            dots[m][n].begin(&sum.negative);
+        }
+    }
+    OWN_UNROLL
+    for (int step = 0; step < steps; step += at_a_time) {
+        const int first = part * steps + step;
+        Ints bytes[MR][at_a_time];
+        OWN_UNROLL
+        for (int m = 0; m < MR; m++) {
+            OWN_UNROLL
+            for (int each = 0; each < at_a_time; each++) {
+                bytes[m][each] = weights[m].values(first + each);
+            }
+        }
+        OWN_UNROLL
+        for (int n = 0; n < NR; n++) {
+            const int8_t * values = rows[n].values + b * block_values + first * 4;
+            Ints fours[at_a_time];
+            OWN_UNROLL
+            for (int each = 0; each < at_a_time; each++) {
+                fours[each] = broadcast(values + each * 4);
+            }
+            OWN_UNROLL
+            for (int m = 0; m < MR; m++) {
+                dots[m][n].add(step, bytes[m], fours);
+            }
+        }
+    }
+    OWN_UNROLL
+    for (int n = 0; n < NR; n++) {
+        OWN_UNROLL
+        for (int m = 0; m < MR; m++) {
+            totals[m][n] = dots[m][n].total();
+        }
+    }
+}
+
+// Add a block to `sums`, whose dot products `compute(totals, part)` gives.
+template <class Format, int MR, int NR, class Compute> OWN_INLINE void add_dots(
+    Floats (&sums)[MR][NR], const Scales * const (&scales)[MR], const QuantizedActivations * rows,
+    int b, const Compute & compute) {
+    Floats scaled[MR][NR];
+    OWN_UNROLL
+    for (int part = 0; part < parts<Format>; part++) {
+        const int of_part = (b * parts<Format> + part) * row_floats;
+        Ints totals[MR][NR];
+        compute(totals, part);
+        OWN_UNROLL
+        for (int m = 0; m < MR; m++) {
+            const Floats scale = load_floats(scales[m]->scales + of_part);
             OWN_UNROLL
             for (int n = 0; n < NR; n++) {
-                const Floats product = to_floats(dots[m][n].total());
+                const Floats product = to_floats(totals[m][n]);
                 scaled[m][n] =
                     part ? multiply_add(product, scale, scaled[m][n]) : multiply(product, scale);
             }
@@ -135,20 +159,29 @@ template <class Format, int MR, int NR, class Block> OWN_INLINE void add_block(
     }
     if constexpr (Format::minima) {
         OWN_UNROLL
-        for (int part = 0; part < parts; part++) {
+        for (int part = 0; part < parts<Format>; part++) {
+            const int of_part = (b * parts<Format> + part) * row_floats;
             OWN_UNROLL
             for (int n = 0; n < NR; n++) {
-                const QuantizedActivations::Sum & sum =
-                    Format::halves ? rows[n].half_sums[2 * b + part] : rows[n].sums[b];
+                const auto & sum = sum_of_part<Format>(rows[n], b, part);
                 const Floats negative = broadcast_float(&sum.negative_scaled);
                 OWN_UNROLL
                 for (int m = 0; m < MR; m++) {
-                    const float * minimum = scales[m]->minima + (b * parts + part) * row_floats;
-                    sums[m][n] = multiply_add(load_floats(minimum), negative, sums[m][n]);
+                    const Floats minimum = load_floats(scales[m]->minima + of_part);
+                    sums[m][n] = multiply_add(minimum, negative, sums[m][n]);
                 }
             }
         }
     }
+}
+
+// Add the products of one block of MR groups and NR rows to `sums`.
+template <class Format, int MR, int NR, class Block> OWN_INLINE void add_block(
+    Floats (&sums)[MR][NR], const Block (&weights)[MR], const Scales * const (&scales)[MR],
+    const QuantizedActivations * rows, int b) {
+    add_dots<Format>(sums, scales, rows, b, [&](Ints(&totals)[MR][NR], int part) OWN_LAMBDA {
+        compute_dots<Format>(totals, weights, rows, b, part);
+    });
 }
 
 template <int MR, int NR>
@@ -247,8 +280,10 @@ struct UnpackedBlock {
     Ints values(int k) const { return load_ints(at + k * vector); }
 };
 
-template <class Format> OWN_ALONE void unpack(
+// `is_signed`: less the offset, as signed bytes.
+template <class Format, bool is_signed> OWN_ALONE void unpack(
     const uint8_t * weights, int blocks, const uint8_t * next, UnpackedSuper & target) {
+    constexpr int offset = is_signed && Format::offset_bits ? 1 << Format::offset_bits : 0;
     Format::decode_scales(weights, blocks, target.scales.scales, target.scales.minima);
     for (int b = 0; b < blocks; b++) {
         const typename Format::Block block(weights, blocks, b);
@@ -256,7 +291,7 @@ template <class Format> OWN_ALONE void unpack(
         uint8_t * values = target.values + b * 8 * vector;
         OWN_UNROLL
         for (int k = 0; k < 8; k++) {
-            store_ints(values + k * vector, block.values(k));
+            store_ints(values + k * vector, subtract_bytes<offset>(block.values(k)));
         }
     }
 }
@@ -319,7 +354,25 @@ template <class Function> OWN_INLINE void for_panels(int rows, int most, const F
     }
 }
 
-template <class Format, int MR> void multiply_unpacked(const ProductTile & tile, int group) {
+// How all rows of a tile pass over a stage: panel by panel.
+struct Panels {
+    static constexpr bool is_signed = false;
+
+    template <class Format, int MR> static void multiply(
+        const Stage & stage, const uint8_t * activations, size_t super_stride, int rows,
+        float * outputs, int stride, bool begin) {
+        for_panels(rows, stage_rows, [&](int first, int count) {
+            const uint8_t * of_panel = activations + first * sizeof(QuantizedActivations);
+            with_constant<stage_rows>(count, [&](auto nr) {
+                multiply_stage<Format, MR, decltype(nr)::count>(
+                    stage, of_panel, super_stride, outputs + first * stride, stride, begin);
+            });
+        });
+    }
+};
+
+template <class Pass, class Format, int MR>
+void multiply_unpacked(const ProductTile & tile, int group) {
     Stage stage;
     const uint8_t * weights = tile.weights + group * tile.group_bytes;
     const uint8_t * const end = weights + tile.group_bytes;
@@ -336,18 +389,13 @@ template <class Format, int MR> void multiply_unpacked(const ProductTile & tile,
             for (int m = 0; m < MR; m++) {
                 const uint8_t * at = weights + m * tile.group_bytes;
                 const uint8_t * next = soon<MR>(at, end + m * tile.group_bytes, tile.group_bytes);
-                unpack<Format>(at, blocks, next, stage.supers[super][m]);
+                unpack<Format, Pass::is_signed>(at, blocks, next, stage.supers[super][m]);
             }
             weights += Format::bytes(blocks);
             stage.blocks += blocks;
         }
-        for_panels(tile.rows, stage_rows, [&](int first, int rows) {
-            const uint8_t * of_panel = activations + first * sizeof(QuantizedActivations);
-            with_constant<stage_rows>(rows, [&](auto nr) {
-                multiply_stage<Format, MR, decltype(nr)::count>(
-                    stage, of_panel, tile.super_stride, outputs + first * stride, stride, begin);
-            });
-        });
+        Pass::template multiply<Format, MR>(
+            stage, activations, tile.super_stride, tile.rows, outputs, stride, begin);
         activations += stage_supers * tile.super_stride;
         begin = false;
     }
@@ -356,7 +404,7 @@ template <class Format, int MR> void multiply_unpacked(const ProductTile & tile,
 template <class Format, int MR> void multiply_groups(const ProductTile & tile, int group) {
     constexpr int most_packed_rows = Format::halves ? 24 : 64;  // where unpacking begins to pay
     if (tile.rows > most_packed_rows) {
-        multiply_unpacked<Format, MR>(tile, group);
+        multiply_unpacked<Panels, Format, MR>(tile, group);
     } else {
         for_panels(tile.rows, packed_rows, [&](int first, int rows) {
             with_constant<packed_rows>(rows, [&](auto nr) {
@@ -455,8 +503,13 @@ template <class Format> void multiply_floats(const ProductTile & tile) {
 
 // --- The table -----------------------------------------------------------------------------------
 
-template <class Format> void add_quantized(ProductKernels & kernels, ggml_type type) {
-    kernels.multiply[type] = multiply<Format>;
+template <class Format> struct Multiply {
+    static constexpr auto function = multiply<Format>;
+};
+
+template <template <class> class Function, class Format>
+void add_quantized(ProductKernels & kernels, ggml_type type) {
+    kernels.multiply[type] = Function<Format>::function;
     kernels.activations[type] = Format::minima ? Activations::scaled_sums : Activations::sums;
 }
 
@@ -465,22 +518,23 @@ template <class Format> void add_float(ProductKernels & kernels, ggml_type type)
     kernels.activations[type] = Activations::floats;
 }
 
-inline ProductKernels make_product_kernels() {
+// `Function`: for quantized weights.
+template <template <class> class Function = Multiply> ProductKernels make_product_kernels() {
     ProductKernels kernels = {};
     kernels.store_activations = store_activations;
-    add_quantized<Q8_0>(kernels, GGML_TYPE_Q8_0);
-    add_quantized<Q4_0>(kernels, GGML_TYPE_Q4_0);
-    add_quantized<Q4_1>(kernels, GGML_TYPE_Q4_1);
-    add_quantized<Q5_0>(kernels, GGML_TYPE_Q5_0);
-    add_quantized<Q5_1>(kernels, GGML_TYPE_Q5_1);
-    add_quantized<IQ4_NL>(kernels, GGML_TYPE_IQ4_NL);
-    add_quantized<IQ4_XS>(kernels, GGML_TYPE_IQ4_XS);
-    add_quantized<MXFP4>(kernels, GGML_TYPE_MXFP4);
-    add_quantized<Q2_K>(kernels, GGML_TYPE_Q2_K);
-    add_quantized<Q3_K>(kernels, GGML_TYPE_Q3_K);
-    add_quantized<Q4_K>(kernels, GGML_TYPE_Q4_K);
-    add_quantized<Q5_K>(kernels, GGML_TYPE_Q5_K);
-    add_quantized<Q6_K>(kernels, GGML_TYPE_Q6_K);
+    add_quantized<Function, Q8_0>(kernels, GGML_TYPE_Q8_0);
+    add_quantized<Function, Q4_0>(kernels, GGML_TYPE_Q4_0);
+    add_quantized<Function, Q4_1>(kernels, GGML_TYPE_Q4_1);
+    add_quantized<Function, Q5_0>(kernels, GGML_TYPE_Q5_0);
+    add_quantized<Function, Q5_1>(kernels, GGML_TYPE_Q5_1);
+    add_quantized<Function, IQ4_NL>(kernels, GGML_TYPE_IQ4_NL);
+    add_quantized<Function, IQ4_XS>(kernels, GGML_TYPE_IQ4_XS);
+    add_quantized<Function, MXFP4>(kernels, GGML_TYPE_MXFP4);
+    add_quantized<Function, Q2_K>(kernels, GGML_TYPE_Q2_K);
+    add_quantized<Function, Q3_K>(kernels, GGML_TYPE_Q3_K);
+    add_quantized<Function, Q4_K>(kernels, GGML_TYPE_Q4_K);
+    add_quantized<Function, Q5_K>(kernels, GGML_TYPE_Q5_K);
+    add_quantized<Function, Q6_K>(kernels, GGML_TYPE_Q6_K);
     add_float<F32>(kernels, GGML_TYPE_F32);
     add_float<F16>(kernels, GGML_TYPE_F16);
     add_float<BF16>(kernels, GGML_TYPE_BF16);

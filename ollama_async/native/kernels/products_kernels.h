@@ -59,5 +59,6 @@ struct ProductKernels {
 const ProductKernels & product_kernels_avx2();
 const ProductKernels & product_kernels_avx2_vnni();
 const ProductKernels & product_kernels_avx512_vnni();
+const ProductKernels & product_kernels_amx();
 
 }  // namespace own

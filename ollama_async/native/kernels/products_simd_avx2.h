@@ -58,6 +58,10 @@ OWN_INLINE Ints bit_or(Ints a, Ints b) {
 OWN_INLINE Ints add_words(Ints a, Ints b) {
     return {_mm256_add_epi32(a.low, b.low), _mm256_add_epi32(a.high, b.high)};
 }
+template <int value> OWN_INLINE Ints subtract_bytes(Ints v) {
+    const __m256i all = _mm256_set1_epi8(static_cast<char>(value));
+    return {_mm256_sub_epi8(v.low, all), _mm256_sub_epi8(v.high, all)};
+}
 template <int bits> OWN_INLINE Ints shift_left(Ints v) {
     return {_mm256_slli_epi32(v.low, bits), _mm256_slli_epi32(v.high, bits)};
 }

@@ -47,6 +47,9 @@ inline Ints bit_or(Ints a, Ints b) {
 inline Ints add_words(Ints a, Ints b) {
     return _mm512_add_epi32(a, b);
 }
+template <int value> Ints subtract_bytes(Ints v) {
+    return _mm512_sub_epi8(v, all_bytes(value));
+}
 template <int bits> Ints shift_left(Ints v) {
     return _mm512_slli_epi32(v, bits);
 }
