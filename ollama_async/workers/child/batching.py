@@ -28,9 +28,10 @@ token of a waiting prompt. The policy:
   :data:`CHEAP_MASK_S` take turns, :data:`MASKS_S` in a step.
 
 Costs are measured (:class:`StepCosts`); until then a step takes 64 prompt tokens. What is efficient
-depends on the KV cache (:class:`BatchPolicy`). In a pool all rows of a step are one pass. With
-separate caches a chunk is a pass by itself, and one of few tokens costs up to twice as much per
-token: kernels work on tiles, and below 64 rows attention goes row by row.
+depends on the KV cache (:class:`BatchPolicy`). In a pool all rows of a step are one pass, and from
+16 rows on each costs about the same. With separate caches a chunk is a pass by itself, and one of
+few tokens costs up to twice as much per token: kernels work on tiles, and below 64 rows attention
+goes row by row.
 """
 
 from __future__ import annotations
@@ -78,10 +79,10 @@ SEPARATE_CACHES = BatchPolicy((16, 32, 64, 128, 256), 64, least_share=1.0, long_
 """With steps of 100 ms regardless of who waits, 32 conversations of a 0.5B model on two cores took
 1.4 times as long, and first tokens up to a minute."""
 
-POOL = BatchPolicy((16, 32, 64, 128, 256), 64, least_share=0.5, long_step_s=0.5)
-"""Steps of 2 s make 32 conversations of a 0.5B model slower there (33 s; 25 s with 0.5 s), since
-more rows gain less. With a single size class, no stream waited longer than 0.13 s for a long prompt
-(0.22 s with these), but prompts got less of each step."""
+POOL = BatchPolicy((16,), 16, least_share=0.5, long_step_s=0.5)
+"""Measured with models of 0.1B and 0.5B on two cores: no stream waits longer than 0.13 s for a long
+prompt (0.23 s with the other size classes, which expect more from larger chunks than these give),
+and 16 conversations take as long, whatever the policy."""
 
 
 class StepCosts:
