@@ -1,0 +1,143 @@
+"""Our own kernels: compiled by the set-up, tried before they are used, and right.
+
+What they compute is compared in C++ (``native/kernels/self_check*.cpp``), here for every
+instruction set that this machine has.
+"""
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from ollama_async.native import check, kernel_build
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.slow,
+    pytest.mark.skipif(platform.machine() != "x86_64", reason="there are none for this processor"),
+]
+
+TYPES = {"q8_0", "q4_0", "q4_K", "q5_K", "q6_K", "q5_0", "q4_1", "q5_1", "iq4_nl", "mxfp4", "f16"}
+CHECK = """
+import os, sys
+import llama_cpp
+from ollama_async.native.kernels import Kernels
+fault, types = Kernels(os.environ, sys.argv[1]).find_fault(is_full=True)
+print(fault or "right", *types)
+"""
+ENVIRON = {**os.environ, "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}
+
+
+@pytest.fixture
+def judge(tmp_path, environment):
+    """A function that asks for the verdict, with a cache of its own."""
+
+    def ask(fault="", kernels="auto", limit_s=50):
+        environ = {**environment, "OLLAMA_ASYNC_PROBE_FAULT": fault}
+        return check.check_library(tmp_path / "cache", environ, kernels=kernels, limit_s=limit_s)
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def isa(tmp_path_factory):
+    """The best instruction set of this machine; "" if there is none for it."""
+    verdict = check.check_library(tmp_path_factory.mktemp("cache"))
+    lacks = "lacks all instruction sets" in verdict.stock_reason
+    assert verdict.isa or lacks, f"{verdict.stock_reason}; scripts/setup builds them"
+    return verdict.isa
+
+
+def test_what_the_set_up_has_built_is_used(judge, isa):
+    verdict = judge()
+    assert verdict.kind == "fast"
+    assert verdict.isa == isa
+
+
+@pytest.mark.parametrize(("fault", "says"), [("wrong-own", "from F32"), ("crash-own", "SIGSEGV")])
+def test_faulty_ones_leave_the_engine_with_stock(judge, fault, says):
+    verdict = judge(fault)
+    assert verdict.kind == "fast"
+    assert not verdict.isa
+    assert says in verdict.stock_reason
+
+
+def test_those_that_hang_are_given_up_but_not_for_ever(judge, monkeypatch, isa):
+    attempt = check._attempt
+
+    def quick(environ, _limit_s, *, mode="fast", **options):
+        return attempt(environ, 2 if mode == "own" else 50, mode=mode, **options)
+
+    monkeypatch.setattr(check, "_attempt", quick)
+    assert "no result within 2 s" in judge("hang-own").stock_reason
+    monkeypatch.undo()
+    assert judge().isa == isa
+
+
+def test_the_variable_turns_them_off(judge):
+    assert judge(kernels="stock").stock_reason == "OLLAMA_ASYNC_KERNELS says so"
+
+
+def test_another_version_of_the_sources_is_not_used(judge, monkeypatch, tmp_path):
+    header = tmp_path / "gcc_amx.h"
+    header.write_text("// another version\n")
+    monkeypatch.setattr(kernel_build, "HEADER", header)
+    assert "not built" in judge().stock_reason
+
+
+def test_a_library_of_another_place_is_not_extended():
+    found = check._judge_kernels({"LLAMA_CPP_LIB_PATH": "/elsewhere"}, "auto", 1)
+    assert "LLAMA_CPP_LIB_PATH" in found.fault
+
+
+def _kernels_of_demo(server) -> set[str]:
+    """What the server says computes for the model ``demo``, after an answer."""
+    asked = {"model": "demo", "prompt": "What are you?", "options": {"num_predict": 20}}
+    url = f"{server.url}/api/generate"
+    answer = httpx.post(url, json={**asked, "stream": False}, timeout=50)
+    assert answer.json()["eval_count"]
+    name = "ollama_model_kernels_info"
+    return {kind for kind in ("own", "stock") if server.metric(name, kernels=kind)}
+
+
+def test_a_model_whose_worker_faults_is_loaded_with_stock_ones(start_server, isa):
+    server = start_server(offers_shipped=True)
+    assert _kernels_of_demo(server) == {"own" if isa else "stock"}
+    [worker] = server.workers()
+    worker.send_signal(signal.SIGSEGV)
+    server.wait_for_log("killed by signal 11")
+    assert _kernels_of_demo(server) == {"stock"}
+
+
+def test_a_server_that_shall_do_without_them_answers(start_server):
+    server = start_server(offers_shipped=True, OLLAMA_ASYNC_KERNELS="stock")
+    assert _kernels_of_demo(server) == {"stock"}
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["avx512_vnni", "avx2"])
+def test_they_compute_what_they_should(name, isa):
+    if not isa or (name == "avx512_vnni" and isa not in {"amx", "avx512_vnni"}):
+        pytest.skip(f"this processor lacks {name}")
+    line = [sys.executable, "-P", "-c", CHECK, name]
+    found = subprocess.run(line, env=ENVIRON, capture_output=True, text=True, check=True)
+    verdict, *types = found.stdout.split()
+    assert verdict == "right", found.stdout
+    assert set(types) >= TYPES
+
+
+@pytest.mark.timeout(300)
+def test_no_function_of_an_instruction_set_can_replace_a_common_one(tmp_path):
+    """The linker keeps one of several weak copies, as of ``std::vector``, perhaps with AVX-512."""
+    engine = kernel_build.find_engine()
+    kernel_build.compile_kernels(engine, tmp_path, log=tmp_path / "log")
+    compiled = [path for path in tmp_path.glob("*.o") if kernel_build._isa_flags(path.stem)]
+    assert compiled
+    for path in compiled:
+        line = ["nm", "--demangle", "--defined-only", path]
+        names = subprocess.run(line, capture_output=True, text=True, check=True).stdout
+        assert not [row for row in names.splitlines() if row.split()[1] in {"W", "V", "u"}], path
