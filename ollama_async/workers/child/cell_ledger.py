@@ -70,8 +70,8 @@ class CellLedger:
     def append(self, sequence: int, count: int) -> None:
         """The sequence gets so many more tokens."""
         runs = self._runs[sequence]
-        if runs and len(runs[-1].holders) == 1:
-            runs[-1].size += count
+        if runs and len((last := runs[-1]).holders) == 1:
+            last.size += count
         elif count:
             runs.append(_Run(count, {sequence}))
         self.used += count

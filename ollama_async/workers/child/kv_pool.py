@@ -297,9 +297,10 @@ class KVPool:
     # What slots hold
 
     def add_cells(self, rows: Iterable[Row]) -> None:
-        """The engine has evaluated these."""
+        """The engine has evaluated these; the hot path."""
+        append = self._ledger.append
         for row in rows:
-            self._ledger.append(row.slot, len(row.tokens))
+            append(row.slot, len(row.tokens))
 
     def trim_drafts(self, slot: Slot) -> None:
         """Remove what was evaluated after the slot's tokens."""

@@ -45,6 +45,8 @@ class RunningSequence:
     - ``decode``: from the piece of the next token to its text; often "". With a ``finder``,
       :meth:`scan` then finds stop strings in it.
     - Times are nanoseconds of a monotonic clock.
+
+    ``repetition_limit``: of a :class:`RepetitionDetector`; 0 = there is none.
     """
 
     def __init__(
@@ -107,9 +109,15 @@ class RunningSequence:
             self.query = msgspec.structs.replace(self.query, prompt=self.prompt)
         self.prefilled = 0
 
-    def forget(self, keep: int, discard: int) -> None:
-        """Remove ``discard`` tokens after the first ``keep`` from the prompt."""
-        self.prompt = self.prompt[:keep] + self.prompt[keep + discard :]
+    @property
+    def shift_size(self) -> int:
+        """Tokens that a full context forgets."""
+        return max(1, (self.row.position - self.request.keep) // 2)
+
+    def forget_shifted(self) -> None:
+        """Shift the context in the prompt, which is not in the slot."""
+        keep = self.request.keep
+        self.prompt = self.prompt[:keep] + self.prompt[keep + self.shift_size :]
         self.query = msgspec.structs.replace(self.query, prompt=self.prompt, spans=())
         self.spans = {}
 

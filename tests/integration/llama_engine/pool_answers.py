@@ -54,7 +54,7 @@ class Requests:
     def finish(self, numbers):
         while not set(numbers) <= set(self.ends):
             self.loop.iterate(idle_s=0)
-            self.preempted |= {sequence.id for sequence in self.loop._preempted}
+            self.preempted |= {sequence.id for sequence in self.loop.running.preempted}
             assert self.loop.pool.used_cells <= CELLS
 
 

@@ -39,6 +39,12 @@ class LoopHarness:
             clock_ns=self.clock_ns,
         )
 
+    def use_encoder(self, encoder):
+        self.encoder = encoder
+        self.engine_loop.running._encoder = encoder
+        self.engine_loop._step._prefill._encoder = encoder
+        return encoder
+
     def clock_ns(self):
         return self.tick()
 

@@ -50,6 +50,7 @@ class Format(ChatFormat):
 
 class Harness:
     def __init__(self, engine, chat_format):
+        self.engine = engine
         self.mailbox = Mailbox()
         unlimited = lambda *_limit: lambda action: action()  # noqa: E731
         self.preprocessor = Preprocessor(
@@ -211,7 +212,7 @@ def test_a_form_that_cannot_be_enforced_is_refused(harness):
 
 def test_an_answer_that_no_token_can_continue_fails(harness):
     harness = harness(["[", "]"])
-    harness.loop._engine._pieces[:256] = [b""] * 256  # a vocabulary without single letters
+    harness.engine._pieces[:256] = [b""] * 256  # a vocabulary without single letters
 
     end = harness.ask({"type": "array", "items": {"const": 1}, "minItems": 1})
 

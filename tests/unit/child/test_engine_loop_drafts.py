@@ -146,7 +146,7 @@ def test_what_wants_logprobs_is_not_drafted():
 @pytest.mark.parametrize("is_invariant", [False, True])
 def test_a_seed_is_drafted_only_where_that_changes_no_sum(is_invariant):
     harness = start([prepared(1, PASSAGE * 2, 40, seed=1)], can_draft=True)
-    harness.engine_loop._lookup = PromptLookup(is_invariant=is_invariant)
+    harness.engine_loop._step._lookup = PromptLookup(is_invariant=is_invariant)
     finish(harness, 1)
     assert bool(drafted_steps(harness)) == is_invariant
 
@@ -206,7 +206,9 @@ def test_where_cells_are_scarce_drafts_take_none_from_others(drawn, cells):
         patch.setattr(kv_pool, "RESERVED_AHEAD", 1)
         for can_draft in (False, True):
             harness = LoopHarness(CopyingPool(3, 80, cells, batch_size=64, can_draft=can_draft))
-            harness.engine_loop._lookup = EagerLookup(is_invariant=True) if can_draft else None
+            harness.engine_loop._step._lookup = (
+                EagerLookup(is_invariant=True) if can_draft else None
+            )
             harness.put(*asked)
             finish(harness, *range(1, len(asked) + 1))
             assert all(isinstance(end, Done) for end in harness.ends().values())

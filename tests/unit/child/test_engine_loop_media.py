@@ -56,7 +56,7 @@ def encoder():
 @pytest.fixture
 def harness(fake_engine, encoder):
     harness = LoopHarness(fake_engine(slots=4, num_ctx=64, batch_size=16))
-    harness.engine_loop._encoder = encoder
+    harness.use_encoder(encoder)
     return harness
 
 
@@ -97,7 +97,7 @@ def test_an_image_of_a_seeded_request_is_split_as_always(fake_engine, encoder, t
     """Whatever was measured: sums depend on it, and so may the text."""
     encoder.is_causal = True
     harness = LoopHarness(fake_engine(num_ctx=512, batch_size=256))
-    harness.engine_loop._encoder = encoder
+    harness.use_encoder(encoder)
     harness.planner.costs.observe(0, 64, took_s)
     request, media = with_image(1, range(4), 300, range(5), num_ctx=512, seed=1)
     media.embeddings = [SpanEmbeddings(np.zeros((300, 1), np.float32), 300)]
@@ -113,7 +113,7 @@ def test_a_prompt_waits_for_its_embeddings_and_others_do_not(harness, encoder):
     harness.finish(2)
     assert encoder.requested == [(media, "")]
     assert 1 not in harness.ends()
-    assert not harness.engine_loop._step(), "nothing to do"
+    assert not harness.engine_loop._step.run(), "nothing to do"
 
     encoder.encode(media)
     harness.finish(1)
@@ -174,7 +174,7 @@ def test_a_failed_encoding_ends_its_request(harness):
     harness.finish(1, 2)
     assert harness.ends()[1] == Failed(1, "engine_failed", "no")
     assert isinstance(harness.ends()[2], Done)
-    assert harness.engine_loop._encoder.called_off == [media]
+    assert harness.encoder.called_off == [media]
 
 
 def test_what_waited_for_a_failed_image_goes_on_at_once(harness):
@@ -213,7 +213,7 @@ def test_a_cancelled_request_drops_its_images(harness):
     harness.mailbox.cancel(Cancel(1))
     harness.finish(1)
     assert harness.ends()[1].reason == "cancel"
-    assert harness.engine_loop._encoder.called_off == [media]
+    assert harness.encoder.called_off == [media]
 
 
 def test_clients_take_turns_with_spans_and_texts(harness, encoder):
@@ -364,7 +364,7 @@ def play(harness, history, begin=0):
                 requests[number] = prepared(number, range(length), count, num_ctx=80, client="c")
                 harness.put(requests[number])
             case ("encode", fails):
-                harness.engine_loop._encoder.encode_all(fails=fails)
+                harness.encoder.encode_all(fails=fails)
             case ("cancel", number):
                 harness.put(Cancel(number))
             case ("fail", slot):
@@ -383,7 +383,7 @@ def test_whatever_happens_to_images_each_request_ends_once_with_its_own_text(
 ):
     engine = fake_engine(slots=3, num_ctx=80, batch_size=3 + MIN_CHUNK)
     harness = LoopHarness(engine)
-    encoder = harness.engine_loop._encoder = Encoder()
+    encoder = harness.use_encoder(Encoder())
     encoder.is_causal = is_causal
     requests = play(harness, history)
     encoder.encode_all()
@@ -442,7 +442,7 @@ def bounded(fake_engine, monkeypatch):
     """A loop of three slots with such an encoder."""
     monkeypatch.setattr(media_module, "AHEAD_BYTES", AHEAD)
     harness = LoopHarness(fake_engine(slots=3, num_ctx=80, batch_size=3 + MIN_CHUNK))
-    harness.engine_loop._encoder = ThreadlessEncoder(harness)
+    harness.use_encoder(ThreadlessEncoder(harness))
     return harness
 
 
@@ -452,7 +452,7 @@ def held_bytes(requests):
 
 
 def test_encoding_ahead_pauses_until_embeddings_are_read(bounded):
-    encoder = bounded.engine_loop._encoder
+    encoder = bounded.encoder
     request = with_images(1, 0, [0] * 9, 3, 5)
     bounded.put(request)
     bounded.iterate()
@@ -470,7 +470,7 @@ def test_encoding_ahead_pauses_until_embeddings_are_read(bounded):
 
 def test_each_slot_gets_its_next_image_though_another_holds_many(bounded):
     """The first prompt still reads text."""
-    encoder = bounded.engine_loop._encoder
+    encoder = bounded.encoder
     many, one = with_images(1, 40, [0] * 9, 3, 5, client="a"), with_images(2, 0, [1, 1], 3, 5)
     bounded.put(many)
     bounded.iterate()
@@ -488,7 +488,7 @@ def test_each_slot_gets_its_next_image_though_another_holds_many(bounded):
 
 
 def test_a_cancelled_request_frees_its_share(bounded):
-    encoder = bounded.engine_loop._encoder
+    encoder = bounded.encoder
     one, other = with_images(1, 30, [0] * 3, 3, 5), with_images(2, 30, [1] * 3, 3, 5)
     bounded.put(one, other)
     bounded.iterate()
@@ -504,7 +504,7 @@ def test_a_cancelled_request_frees_its_share(bounded):
 
 def test_a_cached_image_is_read_at_once_when_there_is_room_again(bounded):
     """Nothing else would wake the step thread."""
-    encoder = bounded.engine_loop._encoder
+    encoder = bounded.encoder
     request = with_images(1, 0, [0], 3, 5)
     encoder._held_bytes = AHEAD
     bounded.put(request)
@@ -512,12 +512,12 @@ def test_a_cached_image_is_read_at_once_when_there_is_room_again(bounded):
     (media,) = (span.media for span in request.spans.values())
     encoder._cache.put(media.digest, encoder._encode(media), FILE)
     encoder._held_bytes = 0
-    assert bounded.engine_loop._step()
-    assert media.embeddings or bounded.engine_loop._prefilling[0].prefilled == 3
+    assert bounded.engine_loop._step.run()
+    assert media.embeddings or bounded.engine_loop.running.prefilling[0].prefilled == 3
 
 
 def test_an_image_that_is_being_encoded_for_nobody_is_not_held(bounded):
-    encoder = bounded.engine_loop._encoder
+    encoder = bounded.encoder
     request = with_images(1, 30, [0], 3, 5)
     bounded.put(request)
     bounded.iterate()
@@ -534,7 +534,7 @@ def test_an_image_that_is_being_encoded_for_nobody_is_not_held(bounded):
 
 
 def test_images_that_come_again_are_made_again_rather_than_held(bounded):
-    encoder = bounded.engine_loop._encoder
+    encoder = bounded.encoder
     images = [Media(b"", bytes([which]), ()) for which in range(4)]
     spans = {8 * at: MediaSpan(images[at % 4], 0, 8) for at in range(8)}
     request = prepared(1, [*range(-64, 0), 1], 3, num_ctx=80, spans=spans)
@@ -579,7 +579,7 @@ def test_whatever_happens_embeddings_are_bounded_and_no_request_is_stuck(
 ):
     monkeypatch.setattr(media_module, "AHEAD_BYTES", ahead)
     harness = LoopHarness(fake_engine(slots=3, num_ctx=80, batch_size=3 + MIN_CHUNK))
-    encoder = harness.engine_loop._encoder = ThreadlessEncoder(harness)
+    encoder = harness.use_encoder(ThreadlessEncoder(harness))
     encoder.is_causal, encoder.is_caching = is_causal, is_caching
     requests = {}
 

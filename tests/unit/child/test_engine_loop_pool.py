@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ollama_async.workers.child import admission, kv_pool
+from ollama_async.workers.child import admission_queue, kv_pool
 from ollama_async.workers.messages import Cancel, Done, Failed, Started
 from tests.unit.child.conftest import next_token
 from tests.unit.child.loop_harness import LoopHarness, prepared
@@ -110,7 +110,7 @@ def test_a_seeded_request_reuses_what_was_computed_where_sums_do_not_depend_on_i
 
 
 def test_a_large_request_is_overtaken_by_so_many_and_no_more(monkeypatch):
-    monkeypatch.setattr(admission, "OVERTAKEN", 3)
+    monkeypatch.setattr(admission_queue, "OVERTAKEN", 3)
     harness = Pool(slots=20, num_ctx=200, cells=200, sequences=40)
     harness.ask(0, [1] * 50, 50)
     harness.iterate(3)
@@ -175,9 +175,9 @@ def test_a_cancelled_request_that_waits_for_cells_is_gone():
     harness = Pool(slots=4, num_ctx=150, cells=150)
     for number in range(4):
         harness.ask(number, [number] * 30, 100)
-    while not harness.engine_loop._preempted:
+    while not harness.engine_loop.running.preempted:
         harness.iterate()
-    number = harness.engine_loop._preempted[0].id
+    number = harness.engine_loop.running.preempted[0].id
     harness.put(Cancel(number))
     harness.finish(*range(4))
 

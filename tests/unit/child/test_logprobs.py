@@ -162,7 +162,7 @@ def test_only_those_who_ask_pay():
     assert harness.deltas(2) == [[b"a"], "a", [b"b"], "b"]
     assert harness.deltas(3) == ["a", "b"]
     assert [top for _, _, top in harness.asked] == [5, 5]
-    assert harness.loop._logprob_requests == 0
+    assert harness.loop.running.logprobs == 0
 
 
 def test_tokens_whose_text_is_held_back_have_their_logprobs_at_once():
@@ -209,4 +209,4 @@ def test_a_token_that_fails_its_constraint_has_none():
     harness = LogprobHarness("a").run(constraint=Failing())
     assert harness.logprobs() == []
     assert isinstance(harness.end, Failed)
-    assert harness.loop._logprob_requests == 0
+    assert harness.loop.running.logprobs == 0
