@@ -1,7 +1,7 @@
 """Our own kernels: compiled by the set-up, tried before they are used, and right.
 
 What they compute is compared in C++ (``native/kernels/self_check*.cpp``), here for every
-instruction set that this machine has.
+instruction set that this machine has, once more under sanitizers.
 """
 
 import os
@@ -9,11 +9,12 @@ import platform
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
 
-from ollama_async.native import check, kernel_build
+from ollama_async.native import build, check, kernel_build
 
 pytestmark = [
     pytest.mark.engine,
@@ -21,6 +22,7 @@ pytestmark = [
     pytest.mark.skipif(platform.machine() != "x86_64", reason="there are none for this processor"),
 ]
 
+PROGRAM = Path(__file__).with_name("check_kernels.cpp")
 TYPES = {"q8_0", "q4_0", "q4_K", "q5_K", "q6_K", "q5_0", "q4_1", "q5_1", "iq4_nl", "mxfp4", "f16"}
 CHECK = """
 import os, sys
@@ -128,6 +130,37 @@ def test_they_compute_what_they_should(name, isa):
     verdict, *types = found.stdout.split()
     assert verdict == "right", found.stdout
     assert set(types) >= TYPES
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory):
+    """The compiled files, under sanitizers, and the program that checks itself."""
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    quick = ["-mllvm", "-asan-instrumentation-with-call-threshold=0"]
+    if "clang" not in build.compiler_version(build.find_compilers().cxx):
+        quick = ["--param", "asan-instrumentation-with-call-threshold=0"]  # to compile, not to run
+    usual = [flag for flag in kernel_build.FLAGS if flag != "-O3"]
+
+    def flags(stem):
+        if stem.startswith("self_check"):  # what it compares with need not be slow, too
+            return kernel_build.FLAGS
+        return [*usual, "-O1", "-g1", *sanitizers, *quick]
+
+    folder = tmp_path_factory.mktemp("kernels")
+    engine = kernel_build.find_engine()
+    kernel_build.compile_kernels(engine, folder, log=folder / "log", flags=flags, program=[PROGRAM])
+    return folder
+
+
+@pytest.mark.timeout(900)
+def test_no_sanitizer_finds_a_fault(objects, isa):
+    if not isa:
+        pytest.skip("this processor lacks all instruction sets")
+    found = subprocess.run(
+        [objects / "check", isa], env=ENVIRON, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert found.stdout.startswith("\n")
 
 
 @pytest.mark.timeout(300)
