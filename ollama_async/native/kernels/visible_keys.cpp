@@ -34,8 +34,8 @@ struct Part {
 // What is known of the rows of one mask in one graph.
 struct Known {
     const ggml_tensor * first_op = nullptr;
-    const void * mask = nullptr;
-    std::array<int64_t, 3> shape = {};  // keys, rows, streams
+    const ggml_tensor * mask = nullptr;  // its memory may be another one's in the next layer
+    std::array<int64_t, 3> shape = {};   // keys, rows, streams
     uint64_t plan = 0;
     std::vector<Part> parts;
     VisibleRows rows;
@@ -231,7 +231,7 @@ void join_parts(Known & known) {
 // The entry for `op`, and whether it has to be computed.
 std::pair<Known *, bool> choose_entry(const ggml_tensor * op) {
     thread_local size_t oldest = 0;
-    const void * mask = op->src[3] ? op->src[3]->data : nullptr;
+    const ggml_tensor * mask = op->src[3];
     const auto shape = score_shape(op);
     const auto is_of_op = [&](const Known & known) {
         return known.mask == mask && known.shape == shape;
