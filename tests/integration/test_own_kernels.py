@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from ollama_async.native import build, check, kernel_build
+from ollama_async.native.tiny_model import write_tiny_model
 
 pytestmark = [
     pytest.mark.engine,
@@ -31,6 +32,21 @@ from ollama_async.native.kernels import Kernels
 fault, types = Kernels(os.environ, sys.argv[1]).find_fault(is_full=True)
 print(fault or "right", *types)
 """
+PACK = """
+import ctypes, os, resource, sys
+import llama_cpp
+from ollama_async.native.kernels import Kernels
+Kernels(os.environ).configure_packing(3, is_mapped=False)
+system, attributes = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+assert not system.pthread_attr_init(attributes)
+assert not system.pthread_attr_setstacksize(attributes, ctypes.c_size_t(1 << 40))
+assert not system.pthread_setattr_default_np(attributes)
+resource.setrlimit(resource.RLIMIT_AS, (1 << 39, 1 << 39))
+settings = llama_cpp.llama_model_default_params()
+settings.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+print(bool(llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), settings)))
+"""
+"""Loads a model where there is no memory for the stack of another thread."""
 ENVIRON = {**os.environ, "OMP_WAIT_POLICY": "passive", "GGML_NO_BACKTRACE": "1"}
 
 
@@ -174,3 +190,15 @@ def test_no_function_of_an_instruction_set_can_replace_a_common_one(tmp_path):
         line = ["nm", "--demangle", "--defined-only", path]
         names = subprocess.run(line, capture_output=True, text=True, check=True).stdout
         assert not [row for row in names.splitlines() if row.split()[1] in {"W", "V", "u"}], path
+
+
+def test_a_process_that_may_have_no_more_threads_loads_a_model(tmp_path, isa):
+    if not isa:
+        pytest.skip("this processor lacks all instruction sets")
+    model = write_tiny_model(
+        tmp_path / "large.gguf", quantization="Q8_0", width=256, feed_forward=24576
+    )
+    line = [sys.executable, "-P", "-c", PACK, model]
+    found = subprocess.run(line, env=ENVIRON, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "True\n"

@@ -17,6 +17,7 @@ namespace {
 constexpr size_t alignment = 64;
 constexpr int item_rows = 64;  // at most
 constexpr int64_t items_per_thread = 4;
+constexpr int64_t most_keys = 1 << 24;  // the kernels compare places of keys as floats
 
 AttendItem select_kernel() {
     switch (isa()) {
@@ -220,7 +221,7 @@ bool supports_attention(const ggml_tensor * op) {
     }
     if (keys->ne[2] != values->ne[2] || queries->ne[2] % keys->ne[2] != 0 ||
         keys->ne[3] != queries->ne[3] || values->ne[3] != queries->ne[3] ||
-        values->ne[1] != keys->ne[1]) {
+        values->ne[1] != keys->ne[1] || keys->ne[1] > most_keys) {
         return false;
     }
     if (mask && (mask->type != GGML_TYPE_F16 || mask->nb[0] != sizeof(ggml_fp16_t) ||

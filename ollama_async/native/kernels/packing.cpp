@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -50,8 +51,12 @@ void pack(const ggml_tensor * weights, const void * data) {
     const int64_t threads =
         std::min({cores, units, static_cast<int64_t>(size / bytes_per_thread + 1)});
     std::vector<std::thread> helpers;
-    for (int64_t each = 1; each < threads; each++) {
-        helpers.emplace_back(work);
+    helpers.reserve(static_cast<size_t>(std::max<int64_t>(threads, 1)));
+    try {
+        for (int64_t each = 1; each < threads; each++) {
+            helpers.emplace_back(work);
+        }
+    } catch (const std::system_error &) {  // the process may not have more: fewer will do
     }
     work();
     for (auto & helper : helpers) {
