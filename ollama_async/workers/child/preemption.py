@@ -95,5 +95,6 @@ class Preemption:
         except EngineError as error:
             self._ends.fail([sequence], error)
         else:
+            self._running.may_admit = True
             sequence.row.position -= size
             sequence.spans = {}  # they are not where they were

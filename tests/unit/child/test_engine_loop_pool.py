@@ -73,6 +73,18 @@ def test_a_request_waits_until_its_cells_are_free():
     assert harness.engine.most_used <= 200
 
 
+@pytest.mark.usefixtures("few_reserved")
+def test_a_context_shift_frees_cells_for_a_request_that_waits():
+    harness = Pool(slots=2, num_ctx=150, cells=200)
+    harness.ask(1, [1] * 10, 1000)
+    harness.iterate(130)
+    harness.ask(2, [2] * 60, 20)
+    harness.iterate(5)
+    assert harness.started() == [1]
+    harness.iterate(20)
+    assert harness.started() == [1, 2]
+
+
 def test_idle_conversations_give_way_the_oldest_first():
     harness = Pool(slots=8, num_ctx=200, cells=200)
     for number in range(4):
