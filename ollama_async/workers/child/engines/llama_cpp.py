@@ -59,7 +59,6 @@ from ollama_async.workers.child.engines.llama_model import (
     LogCapture,
     open_adapters,
     open_model,
-    threads_of,
 )
 from ollama_async.workers.child.engines.llama_padding import (
     ACCELERATOR_COST,
@@ -67,8 +66,8 @@ from ollama_async.workers.child.engines.llama_padding import (
     find_padding_slots,
 )
 from ollama_async.workers.child.engines.llama_sampling import RANDOM_SEED, CandidateArray, Sampler
+from ollama_async.workers.child.engines.llama_threads import LlamaThreads
 from ollama_async.workers.child.engines.logits import Logits, log_probabilities
-from ollama_async.workers.child.engines.thread_count import ThreadCount
 from ollama_async.workers.load_spec import LoadSpec
 
 if TYPE_CHECKING:
@@ -109,7 +108,7 @@ def load(
 
     :raises LoadFailed: why the model cannot be run here.
     """
-    threads = ThreadCount(threads_of(spec))
+    threads = LlamaThreads(spec)
     log = LogCapture()
     model = open_model(spec, progress, log, safe=safe, kernels=kernels)
     try:
@@ -119,6 +118,7 @@ def load(
     except BaseException:
         lib.llama_model_free(model)
         raise
+    threads.loaded()
     return LlamaCpp(spec, model, opened, log, threads, projector)
 
 
@@ -152,7 +152,7 @@ class LlamaCpp:
         model: Any,
         opened: OpenContext,
         log: LogCapture,
-        threads: ThreadCount,
+        threads: LlamaThreads,
         projector: LlamaProjector | None = None,
     ) -> None:
         self.projector = projector
@@ -274,8 +274,7 @@ class LlamaCpp:
             self._batch.fill(ordered)
         except ValueError as error:
             raise EngineError(str(error)) from None
-        self._set_threads()
-        status = lib.llama_decode(self._context, self._batch.raw)
+        status = self._threads.evaluate(lib.llama_decode, self._context, self._batch.raw)
         if status != INVALID_BATCH:
             self._has_pending_moves = False  # a decode begins with them
         for row in padding:
@@ -299,8 +298,7 @@ class LlamaCpp:
                 batch = SpanBatch(embeddings, slice(at, end), begin, row.slot)
                 if row.samples and end == size:
                     batch.outputs[-1] = 1
-                self._set_threads()
-                status = lib.llama_decode(self._context, batch.raw)
+                status = self._threads.evaluate(lib.llama_decode, self._context, batch.raw)
                 if status != 0:
                     raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
                 self._has_pending_moves = False
@@ -309,10 +307,6 @@ class LlamaCpp:
                 lib.llama_set_causal_attn(self._context, True)  # as above
         positions.skip(row.position + size, size - embeddings.positions)
         return self._sample([row.slot] if row.samples else [])
-
-    def _set_threads(self) -> None:
-        count = self._threads.update()
-        lib.llama_set_n_threads(self._context, count, count)  # for one token, and for more
 
     def trim(self, slot: int, length: int) -> bool:
         positions = self._positions[slot]

@@ -39,9 +39,8 @@ from ollama_async.workers.child.engines.llama_model import (
     open_adapters,
     open_model,
     read_metadata,
-    threads_of,
 )
-from ollama_async.workers.child.engines.thread_count import ThreadCount
+from ollama_async.workers.child.engines.llama_threads import LlamaThreads
 from ollama_async.workers.load_spec import LoadSpec
 
 _MAX_SEQUENCES = 128
@@ -71,7 +70,7 @@ def load(
 
     :raises LoadFailed: why the model cannot be run here.
     """
-    threads = ThreadCount(threads_of(spec))
+    threads = LlamaThreads(spec)
     log = LogCapture()
     model = open_model(spec, progress, log, safe=safe, kernels=kernels)
     try:
@@ -87,6 +86,7 @@ def load(
         raise
     apply_adapters(context, adapters)
     use = try_kernels(kernels, context, _evaluation_of(context))
+    threads.loaded()
     return LlamaEmbedding(spec, model, context, log, threads, use)
 
 
@@ -136,7 +136,7 @@ class LlamaEmbedding:
         model: Any,
         context: Any,
         log: LogCapture,
-        threads: ThreadCount,
+        threads: LlamaThreads,
         kernels: KernelUse,
     ) -> None:
         self._model = model
@@ -195,9 +195,7 @@ class LlamaEmbedding:
         except ValueError as error:
             raise EngineError(str(error)) from None
         with self._watched(is_abandoned):
-            threads = self._threads.update()
-            lib.llama_set_n_threads(self._context, threads, threads)
-            status = self._evaluate(self._context, self._batch.raw)
+            status = self._threads.evaluate(self._evaluate, self._context, self._batch.raw)
         if status != 0:
             raise EngineError(FAILURES.get(status, f"the library returned {status}"))
 

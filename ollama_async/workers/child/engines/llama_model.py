@@ -24,6 +24,7 @@ from ollama_async.workers.child.engines.engine import (
     Progress,
 )
 from ollama_async.workers.child.engines.llama_kernels import KernelChoice
+from ollama_async.workers.child.engines.llama_threads import threads_of
 from ollama_async.workers.child.engines.text_cutter import TextCutter
 from ollama_async.workers.child.engines.unknown_cutter import UnknownCutter
 from ollama_async.workers.load_spec import LoadSpec
@@ -176,10 +177,6 @@ def apply_adapters(context: Any, adapters: list[Any]) -> None:
     pointers = (lib.llama_adapter_lora_p_ctypes * count)(*adapters)
     scales = (ctypes.c_float * count)(*[1.0] * count)
     lib.llama_set_adapters_lora(context, pointers, count, scales)
-
-
-def threads_of(spec: LoadSpec) -> int:
-    return spec.threads or len(os.sched_getaffinity(0))
 
 
 def read_metadata(model: Any, key: bytes) -> bytes:

@@ -30,7 +30,8 @@ from ollama_async.workers.child.engines.engine import (
     SpanEmbeddings,
     SpanShape,
 )
-from ollama_async.workers.child.engines.llama_model import FLASH_ATTENTION, LogCapture, threads_of
+from ollama_async.workers.child.engines.llama_model import FLASH_ATTENTION, LogCapture
+from ollama_async.workers.child.engines.llama_threads import threads_of
 from ollama_async.workers.child.engines.untyped_projector import typed_projector
 from ollama_async.workers.load_spec import LoadSpec
 
