@@ -61,13 +61,14 @@ class HostPromptCache:
     def find(self, query: PrefixQuery) -> CachedPrefix | None:
         if not self._states or not query.reuses:
             return None
-        prompt = array("i", query.prompt).tobytes()
+        end = min((at for at, _ in query.spans), default=len(query.prompt))  # no state has images
+        prompt = array("i", query.prompt[:end]).tobytes()
         best, length = _nearest(self._owned.get(query.owner, []), prompt)
         if query.public_tokens > length:
             other, shared = _nearest(self._all, prompt)
             if min(shared, query.public_tokens) > length:
                 best, length = other, min(shared, query.public_tokens)
-        length = query.round_down(min(length, len(query.prompt) - 1))
+        length = min(length, len(query.prompt) - 1)
         if best is None or (length < best.length and not self._engine.facts.can_trim_restored):
             return None
         self._touch(best)

@@ -5,7 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
+from ollama_async.workers.child.engines.engine import SpanShape
 from ollama_async.workers.child.host_prompt_cache import MIN_TOKENS
+from ollama_async.workers.child.media import Media, add_media
 from ollama_async.workers.child.prefix_query import PrefixQuery
 from ollama_async.workers.child.state_memory import DATA_OFFSET, PAGE_BYTES
 from tests.unit.child.state_harness import StateEngine, keep, memfd, prompt_cache
@@ -95,11 +97,12 @@ def test_a_state_that_cannot_be_saved_leaves_no_trace(cache):
     assert find(cache, LONG) == 199
 
 
-def test_an_image_of_the_prompt_is_not_cut(cache):
+def test_the_text_before_an_image_is_found(cache):
     keep(cache, LONG)
+    prompt, spans = LONG[:100], {}
+    add_media(prompt, spans, Media(b"", b"\xff" * 32, (SpanShape(16, 16), (7, 8))))
 
-    assert find(cache, LONG, spans=[(50, 100)]) == 199
-    assert find(cache, [*LONG[:120], 999, 999], spans=[(100, 50)]) == 100
+    assert find(cache, prompt, spans=[(at, span.length) for at, span in spans.items()]) == 100
 
 
 def test_nothing_is_found_without_permission(cache):
