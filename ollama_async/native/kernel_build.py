@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,8 @@ _ISA_FLAGS = {
     "amx": (*_AVX2, *_AVX512, "-mamx-tile", "-mamx-int8", "-include", str(HEADER)),
 }
 """By the end of a file's name, as in ``products_avx2.cpp``."""
+_NEW_FLAGS = ("-mavxvnni", "-mamx-tile", "-mamx-int8")
+"""GCC 10 does not know these. Without them the files do what those of the lesser set do."""
 
 _HEADER_FOLDERS = ("include", "ggml/include", "ggml/src", "ggml/src/ggml-cpu", "src")
 _LIBRARIES = ("libggml-cpu.so", "libggml-base.so", "libllama.so")
@@ -147,6 +150,7 @@ def compile_kernels(
     :raises BuildFailed: with the end of the compiler's output.
     """
     compiler = find_compilers().cxx
+    unknown = {flag for flag in _NEW_FLAGS if not _knows(compiler, flag)}
     objects, commands = [], []
     for source in [*sorted(SOURCES.glob("*.cpp")), *program]:
         target = folder / f"{source.stem}.o"
@@ -154,7 +158,8 @@ def compile_kernels(
         includes = [
             word for each in _HEADER_FOLDERS for word in ("-isystem", str(engine.headers / each))
         ]
-        own = ["-I", str(SOURCES), *_isa_flags(source.stem)]
+        of_isa = [flag for flag in _isa_flags(source.stem) if flag not in unknown]
+        own = ["-I", str(SOURCES), *of_isa]
         commands.append(
             [compiler, *flags(source.stem), *own, *includes, "-o", str(target), "-c", str(source)]
         )
@@ -176,6 +181,11 @@ def _run(commands: list[list[str]], title: str, folder: Path, log: Path) -> None
         run_logged(line, title=title, log=log, timeout_s=COMPILE_LIMIT_S)
     except LoggedCommandFailed as reason:
         raise BuildFailed(str(reason)) from reason
+
+
+def _knows(compiler: str, flag: str) -> bool:
+    line = [compiler, flag, "-x", "c++", "-fsyntax-only", "/dev/null"]
+    return subprocess.run(line, capture_output=True, timeout=60, check=False).returncode == 0
 
 
 def _isa_flags(stem: str) -> tuple[str, ...]:

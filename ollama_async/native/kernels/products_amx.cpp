@@ -1,4 +1,7 @@
-// Compiled with the flags of AVX512-VNNI, -mamx-tile -mamx-int8, and gcc_amx.h included.
+// Compiled with the flags of AVX512-VNNI, -mamx-tile -mamx-int8, and gcc_amx.h included. A compiler
+// that does not know those of AMX makes the kernels of AVX512-VNNI do its work.
+#ifdef __AMX_INT8__
+
 #include "products_simd_avx512.h"
 
 #include "products_blocks.h"
@@ -74,3 +77,17 @@ const ProductKernels & product_kernels_amx() {
 }
 
 }  // namespace own
+
+#else
+
+#include "products_kernels.h"
+
+namespace own {
+
+const ProductKernels & product_kernels_amx() {
+    return product_kernels_avx512_vnni();
+}
+
+}  // namespace own
+
+#endif

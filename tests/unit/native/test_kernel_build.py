@@ -1,5 +1,7 @@
 """Building our kernels: what is compiled with which flags, what is kept, what is said."""
 
+from pathlib import Path
+
 import pytest
 
 from ollama_async.native import kernel_build
@@ -90,3 +92,18 @@ def test_a_file_gets_the_flags_of_its_instruction_set(stem, has, lacks):
     flags = kernel_build._isa_flags(stem)
     assert not has or has in flags
     assert lacks not in flags
+
+
+def test_a_compiler_that_lacks_new_flags_is_not_given_them(engine, monkeypatch, tmp_path):
+    compiler = tmp_path / "c++"
+    compiler.write_text('#!/bin/sh\ncase "$*" in *-mavxvnni*|*-mamx-*) exit 1;; esac\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CC", str(compiler))
+    monkeypatch.setenv("CXX", str(compiler))
+    asked = []
+    monkeypatch.setattr(kernel_build, "_run", lambda commands, *_args: asked.extend(commands))
+    kernel_build.compile_kernels(engine, tmp_path, log=tmp_path / "log")
+    flags = {Path(line[-1]).stem: set(line) for line in asked}
+    assert "-mavx2" in flags["products_avx2_vnni"]
+    assert "-mavx512vnni" in flags["products_amx"]
+    assert not [stem for stem in flags if flags[stem] & {"-mavxvnni", "-mamx-tile", "-mamx-int8"}]
