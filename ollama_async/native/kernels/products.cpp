@@ -11,6 +11,9 @@ namespace own {
 
 namespace {
 
+// Rows are filled up to 16: thousands of small matrices would take many times their memory.
+constexpr size_t most_filling = 64 << 20;
+
 const ProductKernels * kernels() {
     switch (isa()) {
         case Isa::amx:
@@ -209,7 +212,8 @@ uint8_t * aligned(void * memory) {
 
 bool can_pack(const ggml_tensor * weights) {
     return kernels() && kernels()->multiply[weights->type] && weights->ne[3] == 1 &&
-           weights->ne[0] % block_values == 0 && has_packed_layout(weights->type, weights->ne[0]);
+           weights->ne[0] % block_values == 0 && has_packed_layout(weights->type, weights->ne[0]) &&
+           packed_bytes(weights) <= 2 * ggml_nbytes(weights) + most_filling;
 }
 
 size_t packed_bytes(const ggml_tensor * weights) {

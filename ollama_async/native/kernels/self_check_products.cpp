@@ -283,6 +283,9 @@ bool is_packed(const Shape & shape) {
 
 std::string check_products(Depth depth, std::string & tried) {
     const bool is_full = depth == Depth::full;
+    if (is_packed({GGML_TYPE_F32, 1, 4096, 8192})) {
+        return "many small matrices would take sixteen times their memory";
+    }
     const std::vector<int64_t> counts = is_full ? std::vector<int64_t>{1, 2, 3, 7, 8, 16, 33, 256}
                                                 : std::vector<int64_t>{1, 3, 8, 33};
     for (int number = 0; number < GGML_TYPE_COUNT; number++) {
