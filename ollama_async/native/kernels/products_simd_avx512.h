@@ -1,6 +1,12 @@
 // Vectors of 16 lanes of 32 bits for the product kernels: AVX-512 with VNNI.
 #pragma once
 
+// GCC 12 warns of its own intrinsics.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+
 #include <immintrin.h>
 
 #include <cstddef>
