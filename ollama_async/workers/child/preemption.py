@@ -2,8 +2,8 @@
 
 The youngest request loses its cells. It keeps all else, its sampler, parser and constraint, and
 comes back before any other is admitted: what is not in the prompt cache is computed again, with the
-answer so far as part of the prompt. Its client sees a pause. If the engine is not invariant, the
-text may be another from there on.
+answer so far as part of the prompt. Its client sees a pause. The text may be another from there on
+if the engine is not invariant, or if the context had to be shifted in that very step.
 
 A context that is full is shifted before the next step. That may take cells, too.
 """

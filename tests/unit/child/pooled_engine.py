@@ -9,7 +9,9 @@ from tests.unit.child.conftest import FakeEngine
 
 
 class PooledEngine(FakeEngine):
-    """``cells``: that all slots share. Fails as the library does when there are too few."""
+    """``cells``: that all slots share. Fails as the library does when there are too few.
+    ``refusing``: the name of a call that fails now.
+    """
 
     def __init__(self, slots, num_ctx, cells, *, sequences=0, **options):
         sequences = sequences or slots + 4
@@ -19,10 +21,19 @@ class PooledEngine(FakeEngine):
         )
         self.held = [[] for _ in range(sequences)]
         self.most_used = 0
+        self.refusing = ""
 
     @property
     def used(self):
         return len({id(cell) for cells in self.held for cell in cells})
+
+    def _fail_if_refusing(self, call):
+        if self.refusing == call:
+            raise EngineError("out of order")
+
+    def begin(self, *args, **options):
+        self._fail_if_refusing("begin")
+        super().begin(*args, **options)
 
     def _evaluate(self, rows):
         for row in rows:
@@ -41,15 +52,20 @@ class PooledEngine(FakeEngine):
 
     def copy(self, source, target, length):
         assert length <= len(self.held[source])
+        if self.refusing == "copy":
+            self.trim(target, 0)
+            return False
         self.held[target] = self.held[source][:length]
         return super().copy(source, target, length)
 
     def share(self, source, target, length):
+        self._fail_if_refusing("share")
         assert self.cache[source][:length] == self.cache[target][:length]
         assert length <= min(len(self.cache[source]), len(self.cache[target]))
         self.held[target][:length] = self.held[source][:length]
 
     def shift(self, slot, keep, discard):
+        self._fail_if_refusing("shift")
         others = {id(c) for at, cells in enumerate(self.held) if at != slot for c in cells}
         if any(id(cell) in others for cell in self.held[slot]):
             count = len(self.held[slot])
@@ -58,8 +74,13 @@ class PooledEngine(FakeEngine):
         super().shift(slot, keep, discard)
         del self.held[slot][keep : keep + discard]
 
+    def save(self, slot, state):
+        return self.refusing != "save" and super().save(slot, state)
+
     def restore(self, slot, state, length):
         self.trim(slot, 0)
+        if self.refusing == "restore":
+            return False
         self._add(slot, length)
         return super().restore(slot, state, length)
 
@@ -74,8 +95,8 @@ class FakePromptCache:
     def keep(self, slot, tokens, owner):
         assert self._engine.cache[slot] == tokens
         state = np.empty(self._engine.state_bytes(slot), np.uint8)
-        assert self._engine.save(slot, state)
-        self.entries.append((list(tokens), owner, state))
+        if self._engine.save(slot, state):
+            self.entries.append((list(tokens), owner, state))
 
     def find(self, query):
         best = CachedPrefix(-1, 0, 0)
