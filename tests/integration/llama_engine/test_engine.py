@@ -50,6 +50,21 @@ def test_facts_describe_the_file_and_what_was_allocated(engine):
     assert facts.device_bytes == 0
 
 
+@pytest.mark.parametrize("cache_type", ["f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("head_size", [32, 64, 96])
+def test_a_context_is_shifted_only_where_the_library_can_move_its_keys(
+    tmp_path, head_size, cache_type
+):
+    path = write_tiny_model(tmp_path / "tiny.gguf", width=2 * head_size, heads=2, kv_heads=1)
+    engine = load(spec_of(path, cache_type=cache_type), lambda _fraction: None)
+    assert engine.facts.can_shift == (cache_type == "f16" or head_size == 64)
+    if engine.facts.can_shift:
+        start(engine, 0, list(range(5, 105)))
+        engine.shift(0, 4, 48)
+        assert len(engine.step([Row(0, [7], 52, samples=True)])) == 1
+    engine.close()
+
+
 def test_loading_reports_progress_up_to_the_whole(model):
     seen = []
     load(spec_of(model), seen.append).close()

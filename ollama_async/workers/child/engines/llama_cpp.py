@@ -87,6 +87,19 @@ def _state_layout(
     return f"llama.cpp {build}, {kernels.text}, cache {cache}"
 
 
+_PLAIN_CACHE_TYPES = {"f32", "f16", "bf16"}
+
+
+def _can_move_keys(spec: LoadSpec, log: LogCapture) -> bool:
+    """The library moves quantized keys only where it rotates them, too, which it does with heads of
+    a multiple of 64 dimensions; otherwise it crashes (llama.cpp as in llama-cpp-python 0.3.36:
+    ``build_rope_shift`` needs the rotation).
+    """
+    return spec.cache_type in _PLAIN_CACHE_TYPES or (
+        bool(log.key_rotations) and all(log.key_rotations)
+    )
+
+
 _slot_of = attrgetter("slot")
 
 
@@ -196,7 +209,11 @@ class LlamaCpp:
             bos=self._tokenizer.bos,
             eos=self._tokenizer.eos,
             adds_bos=self._tokenizer.adds_bos,
-            can_shift=can_trim and bool(lib.llama_memory_can_shift(self._memory)),
+            can_shift=(
+                can_trim
+                and bool(lib.llama_memory_can_shift(self._memory))
+                and _can_move_keys(spec, log)
+            ),
             can_trim=can_trim,
             can_trim_restored=can_trim and not self._window,
             can_draft=can_trim and not self._window,

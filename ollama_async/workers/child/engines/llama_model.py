@@ -31,6 +31,7 @@ from ollama_async.workers.load_spec import LoadSpec
 
 _WARN, _ERROR, _CONTINUED = 3, 4, 5
 _BUFFER = re.compile(r"^\w+: +(\S+) +(model|LoRA|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_KEY_ROTATION = re.compile(r"^\w+: attn_rot_k = ([01])")
 _OF_CONTEXT = ("KV", "RS", "compute", "output")
 _PROCESSOR = ("CPU", "AMX")  # AMX: main memory, laid out for the tile unit of Intel's processors
 _HARMLESS = (
@@ -43,13 +44,15 @@ _ORIGIN = re.compile(r"^\w+: ")
 class LogCapture:
     """Captures the process-wide log until the next capture is made; one per load.
 
-    ``bytes_by_kind`` maps (kind, is on a device) to bytes. ``callback``: for libraries beside
-    libllama.
+    ``bytes_by_kind`` maps (kind, is on a device) to bytes. ``key_rotations``: of each KV cache,
+    whether its keys are rotated, which makes them easier to quantize. ``callback``: for libraries
+    beside libllama.
     """
 
     def __init__(self) -> None:
         self.errors: deque[str] = deque(maxlen=8)
         self.bytes_by_kind: dict[tuple[str, bool], int] = {}
+        self.key_rotations: list[bool] = []
         self._level = 0
         _active[:] = [self]
         self.callback = _callback
@@ -67,6 +70,7 @@ class LogCapture:
 
     def forget_context(self) -> None:
         """The context that was created has been freed: its buffers do not count."""
+        self.key_rotations.clear()
         for key in self.bytes_by_kind.copy():
             if key[0] in _OF_CONTEXT:
                 del self.bytes_by_kind[key]
@@ -83,6 +87,8 @@ class LogCapture:
         line = text.strip()
         if self._level == _ERROR and line:
             self.errors.append(line)
+        if rotation := _KEY_ROTATION.match(line):
+            self.key_rotations.append(rotation.group(1) == "1")
         buffer = _BUFFER.match(line)
         if buffer:
             name, kind, mebibytes = buffer.groups()
