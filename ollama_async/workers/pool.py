@@ -303,6 +303,7 @@ class Pool:
                 worker.instance_id, reason, restartable, is_gone=is_gone, has_aborted=has_aborted
             )
         )
+        self._share_cache_memory()
         if not is_gone:
             self._create_task(self._wait_lingering(worker))
 
@@ -375,6 +376,7 @@ class Pool:
         log.info("%s: its process is gone at last", client.target.name)
         self._cache_memory.take_back(client.instance_id)
         self._process(events.WorkerStopped(client.instance_id))
+        self._share_cache_memory()
 
     async def _wait_for_predecessor(self, client: WorkerClient) -> None:
         """A worker of the same model that is ending has its prompt cache until it is gone."""

@@ -132,6 +132,21 @@ async def test_a_crashed_worker_leaves_its_memory():
         assert content(second.plan.spec.cache_fd) == b"x"
 
 
+async def test_what_a_crashed_worker_leaves_counts_to_what_is_kept():
+    async with pool(cache_bytes=4 * MIB, capacity=100 * MIB) as harness:
+        for name in ("a", "b"):
+            worker = await harness.up(name)
+            fill(worker.plan.spec.cache_fd, 3 * MIB)
+            if name == "a":
+                await harness.pool.unload("a")
+                await turns()
+        worker.die()
+        await turns()
+
+        assert content((await harness.up("a")).plan.spec.cache_fd) == b"\0"
+        assert content((await harness.up("b")).plan.spec.cache_fd) == b"x"
+
+
 async def test_memory_with_which_a_worker_could_not_be_loaded_is_not_used_again():
     async with pool(cache_bytes=4 * MIB, capacity=9 * MIB) as harness:
         first = await harness.up("a")
