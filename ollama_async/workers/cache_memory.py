@@ -27,6 +27,9 @@ _STEP_BYTES = 1 << 20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _BLOCK_BYTES = 512  # unit of st_blocks
 
+MAX_KEPT = 64
+"""Models whose memory is kept without a worker: each takes a descriptor, however small it is."""
+
 log = logging.getLogger(__name__)
 
 
@@ -78,6 +81,9 @@ class CacheMemory:
         if older := self._kept.pop(memory.key, None):
             os.close(older.fd)
         self._kept[memory.key] = memory
+        if len(self._kept) > MAX_KEPT:
+            _, oldest = self._kept.popitem(last=False)
+            os.close(oldest.fd)
 
     def share_out(self, free_bytes: int) -> int:
         """What each loaded model may use if models leave so much free. What is kept beyond that is

@@ -3,9 +3,10 @@
 import fcntl
 import os
 
+import psutil
 import pytest
 
-from ollama_async.workers.cache_memory import CacheMemory
+from ollama_async.workers.cache_memory import MAX_KEPT, CacheMemory
 from ollama_async.workers.messages import LimitCache
 from tests.unit.workers.harness import plan, pool, turns
 
@@ -54,6 +55,17 @@ def test_the_next_worker_of_the_model_gets_what_was_kept(memory):
 
     assert content(lend(memory, 2, model="b").cache_fd) == b"\0"
     assert content(lend(memory, 3, model="a").cache_fd) == b"x"
+
+
+def test_many_models_that_come_and_go_take_a_bounded_number_of_descriptors(memory):
+    before = psutil.Process().num_fds()
+    for number in range(2 * MAX_KEPT):
+        fill(lend(memory, number, model=f"m{number}").cache_fd, 1)
+        memory.take_back(number)
+
+    assert psutil.Process().num_fds() - before == MAX_KEPT
+    assert content(lend(memory, -1, model="m0").cache_fd) == b"\0"
+    assert content(lend(memory, -2, model=f"m{2 * MAX_KEPT - 1}").cache_fd) == b"x"
 
 
 def test_a_worker_whose_predecessor_is_still_alive_begins_afresh(memory):
