@@ -8,8 +8,7 @@ of them is looked up in a prefix tree. The next request takes
    slot holds: a conversation goes on;
 2. otherwise an empty slot, or the parked one that was not used for longest. The longest common
    prefix that any slot has, running ones included, is copied into it, if that saves
-   :data:`COPY_MIN_TOKENS`; or a longer one is restored from the prompt
-   cache.
+   :data:`COPY_MIN_TOKENS`; or a longer one is restored from the prompt cache.
 
 **Cells.** In a pool (:attr:`EngineFacts.is_pooled`) a copy shares the cells of its source, and
 slots compete for cells. A request reserves cells for its prompt, less what it shares with running
@@ -17,8 +16,7 @@ slots, and for :data:`RESERVED_ANSWER` tokens of its answer; one that is longer 
 :data:`RESERVED_AHEAD` reserved all the time. The request waits until its cells fit beside what
 running slots hold and have reserved. Parked slots do not count, since they give way, least recently
 used first, and are saved in the prompt cache. Long answers may use up what was reserved for none of
-them. Then the engine loop takes all cells from the youngest running request
-(:meth:`KVPool.preempt`), which later goes on.
+them. Then the youngest running request loses its cells, and later goes on (:mod:`.preemption`).
 
 With separate caches each slot has as many cells as it can use, so the same rules admit every
 request that finds a slot. There a copy moves 20 to 500 KB per token, which is still two orders of

@@ -59,7 +59,7 @@ class Step:
             rows.append(Row(sequence.slot.index, tokens, begin, size == sequence.missing))
         if not rows:  # every prompt waits for embeddings, has failed, or was a span
             return not is_waiting
-        prompt_tokens = sum(size for _, size in chunks)
+        prompt_tokens = sum([size for _, size in chunks])
         if not self._preemption.make_room(len(decoding) + prompt_tokens):
             return True
         begun_ns = self._clock_ns()
