@@ -347,3 +347,16 @@ def test_the_projector_counts_as_memory(seeing, tmp_path):
     plain = open_vision_engine(model, "")
     assert seeing.facts.weights_bytes > plain.facts.weights_bytes
     plain.close()
+
+
+def test_a_copied_part_of_a_sequence_has_no_positions_of_images_after_it(engines):
+    """A pool copies the cells of that part only, then what is known of positions, then trims."""
+    engine = emptied(engines("qwen2.5vl"))
+    tokens = engine.tokenize("the water", add_special=True, parse_special=True)
+    engine.begin(0, ORDER, tokens)
+    engine.step([Row(0, tokens, 0, samples=False)])
+    engine._positions[0].skip(len(tokens) + 40, 30)
+
+    assert engine.trim(0, len(tokens))
+    place = len(tokens) + 50
+    assert engine._positions[0].of(place) == place

@@ -329,6 +329,7 @@ class LlamaCpp:
         positions = self._positions[slot]
         position = positions.of(length)
         if length > 0 and self._end_of(slot) <= position:
+            positions.trim(length)
             return True
         is_whole = lib.llama_memory_seq_rm(self._memory, slot, position, -1)
         if is_whole and not self._lacks_window(slot, position):
