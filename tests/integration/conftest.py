@@ -71,6 +71,14 @@ class RunningServer:
             _pause()
         raise AssertionError(f"no {pattern!r} in the server's log:\n{self.log}")
 
+    def descriptors(self) -> int:
+        """Those that are open, without the memory of prompt caches, which outlives the workers."""
+        targets = []
+        for link in Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                targets.append(link.readlink().name)
+        return sum("ollama-async-prompt-cache" not in target for target in targets)
+
     def workers(self) -> list[psutil.Process]:
         """Processes of models, dead ones left out."""
         found = []

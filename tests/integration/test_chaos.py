@@ -163,7 +163,7 @@ async def test_whatever_happens_every_request_ends_and_nothing_is_left(start_ser
         OLLAMA_LOAD_TIMEOUT="5s",
     )
     await asyncio.to_thread(warm_up, server)
-    descriptors = server.process.num_fds()
+    descriptors = server.descriptors()
     crowd = Crowd(server, dice)
     until = asyncio.get_running_loop().time() + CHAOS_S
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -179,5 +179,5 @@ async def test_whatever_happens_every_request_ends_and_nothing_is_left(start_ser
     await server.eventually("ollama_requests_queued", 0)
     await server.eventually("ollama_requests_running", 0)
     await asyncio.to_thread(unload_all, server)
-    server.wait_until(lambda: server.process.num_fds() <= descriptors, "back to its descriptors")
+    server.wait_until(lambda: server.descriptors() <= descriptors, "back to its descriptors")
     assert "Traceback" not in server.log

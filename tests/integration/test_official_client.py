@@ -118,4 +118,4 @@ async def test_a_real_model_streams_what_it_says_whole(demo_server):
 
     assert "Rayleigh scattering" in whole.message.content
     assert "".join(parts) == whole.message.content
-    assert len(parts) > 10
+    assert len(parts) > 1

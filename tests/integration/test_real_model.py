@@ -119,7 +119,7 @@ def test_streamed_and_whole_answers_agree(client):
     cut = client.generate("mine", SKY, options=GREEDY)
 
     assert REASON in whole.response
-    assert len(parts) > 3  # on a busy machine, what waits is merged
+    assert len(parts) > 1  # a fast model is merged
     assert "".join(part.response for part in parts) == whole.response
     assert whole.eval_count == parts[-1].eval_count > cut.eval_count == 12
     assert (whole.done_reason, parts[-1].done_reason) == ("stop", "stop")

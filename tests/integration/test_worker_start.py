@@ -13,6 +13,7 @@ import uvloop
 from ollama_async.core import errors
 from ollama_async.core.conversation import Usage
 from ollama_async.queue.backend import Finish
+from ollama_async.workers import messages
 from tests.integration.worker_harness import (
     MISBEHAVING,
     Events,
@@ -62,7 +63,7 @@ def test_all_this_works_on_uvloop_too():
     [
         ("raise", r"exit status 1: ValueError: the file says no$"),
         ("exit early", "terminated: exit status 3: error: tensor 'x' is missing"),
-        ("wrong protocol", "the worker uses protocol 99, this server 7"),
+        ("wrong protocol", f"the worker uses protocol 99, this server {messages.PROTOCOL}"),
         ("wrong generation", "a worker of generation 8"),
         ("out of turn", "unexpected message: Ready"),
         ("index", "cannot be decoded: write index 18446744073709551615"),

@@ -78,7 +78,7 @@ def a_chain_with_a_prompt_template():
 def stream():
     parts = [part.text for part in llm.stream("Why is the sky blue?")]
 
-    assert len(parts) > 5
+    assert len(parts) > 1
     assert "Rayleigh scattering" in "".join(parts)
 
 

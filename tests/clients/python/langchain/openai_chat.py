@@ -45,7 +45,7 @@ def invoke():
 def stream():
     parts = [*llm.stream("Why is the sky blue?", stream_usage=True)]
 
-    assert len(parts) > 5
+    assert len(parts) > 1
     assert "Rayleigh" in "".join(part.text for part in parts)
     assert sum((part.usage_metadata or {}).get("output_tokens", 0) for part in parts) > 5
 

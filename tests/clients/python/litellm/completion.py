@@ -62,7 +62,7 @@ def answers(protocol):
     parts = [*ask(protocol, stream=True, max_tokens=500)]
     assert "Rayleigh" in "".join(part.choices[0].delta.content or "" for part in parts)
     assert parts[-1].choices[0].finish_reason == "stop"
-    assert len(parts) > 5
+    assert len(parts) > 1
 
 
 def calls(protocol):

@@ -40,7 +40,7 @@ def an_answer():
 def a_stream():
     *parts, last = client.chat(model="demo", messages=SKY, stream=True)
 
-    assert len(parts) > 5
+    assert len(parts) > 1
     assert "Rayleigh scattering" in "".join(part.message.content for part in parts)
     assert (last.done, last.done_reason, last.message.content) == (True, "stop", "")
     assert last.eval_count > 10

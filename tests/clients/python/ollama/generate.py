@@ -23,7 +23,7 @@ def an_answer():
 def a_stream():
     *parts, last = client.generate(model="demo", prompt="Why is the sky blue?", stream=True)
 
-    assert len(parts) > 5
+    assert len(parts) > 1
     assert not any(part.done for part in parts)
     assert "Rayleigh scattering" in "".join(part.response for part in parts)
     assert (last.done, last.done_reason) == (True, "stop")

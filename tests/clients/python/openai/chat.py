@@ -32,7 +32,7 @@ def a_stream():
         *client.chat.completions.create(model="demo", temperature=0, messages=SKY, stream=True)
     ]
 
-    assert len(parts) > 5
+    assert len(parts) > 1
     assert len({part.id for part in parts}) == 1
     assert all(part.object == "chat.completion.chunk" for part in parts)
     assert all(part.usage is None for part in parts)

@@ -95,7 +95,7 @@ def typed_output_by_json_mode():
 async def a_stream():
     async with Agent(demo).run_stream("Why is the sky blue?") as result:
         parts = [part async for part in result.stream_text(delta=True, debounce_by=None)]
-    assert len(parts) > 5
+    assert len(parts) > 1
     assert "Rayleigh" in "".join(parts)
 
 
