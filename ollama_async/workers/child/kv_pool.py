@@ -92,6 +92,9 @@ class Slot(msgspec.Struct):
 
 _used_at = attrgetter("used_at")
 
+_Source = tuple[Slot | CachedPrefix, int]
+"""Where a slot gets its prefix from, which may be the slot itself, and how many tokens."""
+
 
 class KVPool:
     """All slots of an engine. Keeps ``Slot.tokens`` correct whatever the engine refuses."""
@@ -128,11 +131,14 @@ class KVPool:
         :raises EngineError: the engine failed; the slot that was meant for the request is empty.
         """
         slot = self._choose(query)
-        if slot is None or not self._reserve(slot, query, num_ctx, max_tokens):
+        if slot is None:
+            return None
+        source = self._source(slot, query)
+        if not self._reserve(slot, query, source, num_ctx, max_tokens):
             return None
         self._use(slot)
         try:
-            self._fill(slot, query)
+            self._fill(slot, query, source)
         except EngineError:
             self.clear(slot)
             self.release(slot)
@@ -150,10 +156,11 @@ class KVPool:
         """As :meth:`admit`, for a request that was preempted and still has its slot. ``saved``: the
         state of all but the last token of the prompt, if that cannot be computed again.
         """
-        if not self._reserve(slot, query, num_ctx, max_tokens):
+        source = self._source(slot, query)
+        if not self._reserve(slot, query, source, num_ctx, max_tokens):
             return False
         if saved is None:
-            self._fill(slot, query)
+            self._fill(slot, query, source)
         else:
             self._restore_saved(slot, query.prompt[:-1], saved)
         return True
@@ -180,16 +187,18 @@ class KVPool:
             return best
         return min(free, key=lambda each: (bool(each.tokens), each.used_at))
 
-    def _reserve(self, slot: Slot, query: PrefixQuery, num_ctx: int, max_tokens: int) -> bool:
+    def _reserve(
+        self, slot: Slot, query: PrefixQuery, source: _Source, num_ctx: int, max_tokens: int
+    ) -> bool:
         """Let the slot run, if its cells can be had."""
         limit = min(num_ctx, len(query.prompt) + max_tokens)
         reserved = min(limit, len(query.prompt) + RESERVED_ANSWER)
         if self._is_pooled:
             running = self._running()
-            source, length = self._source(slot, query)
+            holder, length = source
             shared = 0
-            if isinstance(source, Slot):
-                shared = self._ledger.held_of(source.index, length, running)
+            if isinstance(holder, Slot):
+                shared = self._ledger.held_of(holder.index, length, running)
             taken = self._ledger.held_by(running) + sum(each.awaited for each in self.all)
             if taken + reserved - shared > self._ledger.capacity:
                 return False
@@ -202,22 +211,22 @@ class KVPool:
 
     # Reuse
 
-    def _fill(self, slot: Slot, query: PrefixQuery) -> None:
+    def _fill(self, slot: Slot, query: PrefixQuery, source: _Source) -> None:
         """Make the slot hold the longest prefix of the prompt, and give it to the query's owner."""
-        source, length = self._source(slot, query)
+        holder, length = source
         slot.restored = 0
-        if isinstance(source, CachedPrefix):
+        if isinstance(holder, CachedPrefix):
             self._vacate(slot)
-            if self._restore(slot, source, length, query):
+            if self._restore(slot, holder, length, query):
                 slot.owner = query.owner
                 slot.restored = len(slot.tokens)
                 return
-            source, length = self._source(slot, query, uses_cache=False)
-        if isinstance(source, Slot) and source is not slot:
+            holder, length = self._source(slot, query, uses_cache=False)
+        if isinstance(holder, Slot) and holder is not slot:
             self._vacate(slot)
-            if self._engine.copy(source.index, slot.index, length):
-                self._ledger.copy(source.index, slot.index, length)
-                self._set(slot, source.tokens[:length])
+            if self._engine.copy(holder.index, slot.index, length):
+                self._ledger.copy(holder.index, slot.index, length)
+                self._set(slot, holder.tokens[:length])
             elif self._engine.facts.can_trim_restored:  # else it may be this source
                 self._can_copy = False  # refused once, refused always
         elif length < len(slot.tokens):
@@ -227,14 +236,12 @@ class KVPool:
         slot.reusable_tokens = _ALL
         slot.owner = query.owner
 
-    def _source(
-        self, slot: Slot, query: PrefixQuery, *, uses_cache: bool = True
-    ) -> tuple[Slot | CachedPrefix | None, int]:
+    def _source(self, slot: Slot, query: PrefixQuery, *, uses_cache: bool = True) -> _Source:
         """Where the slot gets its prefix from, which may be the slot itself, and its length."""
         most = len(query.prompt) - 1
         kept = min(query.shared_with(slot.tokens, slot.owner), slot.reusable_tokens)
         best, shared = self._longest_match(query)
-        found: tuple[Slot | CachedPrefix | None, int] = slot, kept
+        found: _Source = slot, kept
         saved = shared - kept
         if (
             best is not None
@@ -247,8 +254,8 @@ class KVPool:
         entry = self._cache.find(query) if uses_cache else None
         if entry is not None and entry.length - found[1] >= COPY_MIN_TOKENS:
             found = entry, entry.length
-        source, length = found
-        return source, query.round_down(min(length, most))
+        holder, length = found
+        return holder, query.round_down(min(length, most))
 
     def _restore(self, slot: Slot, entry: CachedPrefix, length: int, query: PrefixQuery) -> bool:
         """Fill the empty slot from the prompt cache. What others hold of it is shared with them."""
@@ -419,9 +426,8 @@ class KVPool:
     def save_parked(self, limit_s: float) -> None:
         """Save parked slots, those that were used last first, for so long at most."""
         end_s = time.monotonic() + limit_s
-        parked = [slot for slot in self.all if not slot.is_running and slot.tokens]
         saved = []
-        for slot in sorted(parked, key=lambda slot: -slot.used_at):
+        for slot in sorted(self._parked(), key=_used_at, reverse=True):
             if time.monotonic() < end_s:
                 self._keep(slot)
                 saved.append(slot)

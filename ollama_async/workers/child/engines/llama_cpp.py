@@ -291,11 +291,17 @@ class LlamaCpp:
             self._batch.fill(ordered)
         except ValueError as error:
             raise EngineError(str(error)) from None
-        status = self._threads.evaluate(lib.llama_decode, self._context, self._batch.raw)
+        try:
+            self._decode(self._batch.raw)
+        finally:
+            for row in padding:
+                lib.llama_memory_seq_rm(self._memory, row.slot, row.position, -1)
+
+    def _decode(self, batch: Any) -> None:
+        """:raises EngineError: why it failed."""
+        status = self._threads.evaluate(lib.llama_decode, self._context, batch)
         if status != INVALID_BATCH:
             self._has_pending_moves = False  # a decode begins with them
-        for row in padding:
-            lib.llama_memory_seq_rm(self._memory, row.slot, row.position, -1)
         if status != 0:
             raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
 
@@ -315,10 +321,7 @@ class LlamaCpp:
                 batch = SpanBatch(embeddings, slice(at, end), begin, row.slot)
                 if row.samples and end == size:
                     batch.outputs[-1] = 1
-                status = self._threads.evaluate(lib.llama_decode, self._context, batch.raw)
-                if status != 0:
-                    raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
-                self._has_pending_moves = False
+                self._decode(batch.raw)
         finally:
             if not embeddings.is_causal:
                 lib.llama_set_causal_attn(self._context, True)  # as above
@@ -424,11 +427,10 @@ class LlamaCpp:
         """Any decode does: here of one token, which is removed again."""
         end = self._end_of(slot)
         self._batch.fill([Row(slot, (0,), end, samples=False)])
-        status = lib.llama_decode(self._context, self._batch.raw)
-        lib.llama_memory_seq_rm(self._memory, slot, end, -1)
-        if status != 0:
-            raise EngineError(FAILURES.get(status, f"llama_decode returned {status}"))
-        self._has_pending_moves = False
+        try:
+            self._decode(self._batch.raw)
+        finally:
+            lib.llama_memory_seq_rm(self._memory, slot, end, -1)
 
     def shift(self, slot: int, keep: int, discard: int) -> None:
         if slot in self._sharing:
