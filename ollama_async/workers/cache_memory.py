@@ -11,7 +11,6 @@ that becomes less. Of the memory kept without a worker, the oldest goes first.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -20,11 +19,11 @@ from pathlib import Path
 
 import msgspec
 
+from ollama_async.workers import sealed_memory
 from ollama_async.workers.load_plan import LoadPlan
 from ollama_async.workers.load_spec import LoadSpec
 
 _STEP_BYTES = 1 << 20
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 _BLOCK_BYTES = 512  # unit of st_blocks
 
 MAX_KEPT = 64
@@ -62,13 +61,17 @@ class CacheMemory:
         key = _key(plan.spec)
         memory = self._kept.pop(key, None)
         try:
-            memory = memory or _Memory(_create(self._limit_bytes), key)
+            memory = memory or self._create(key)
         except OSError as reason:
             log.warning("no memory for a prompt cache: %s", reason)
             return plan
         self._lent[instance_id] = memory
         spec = msgspec.structs.replace(plan.spec, cache_fd=memory.fd, cache_key=key)
         return msgspec.structs.replace(plan, spec=spec)
+
+    def _create(self, key: str) -> _Memory:
+        """:raises OSError: there are no descriptors left."""
+        return _Memory(sealed_memory.create("ollama-async-prompt-cache", self._limit_bytes), key)
 
     def take_back(self, instance_id: int, *, is_kept: bool = True) -> None:
         """The instance's worker is gone: keep its memory, unless that may be why. Idempotent."""
@@ -107,22 +110,6 @@ class CacheMemory:
             os.close(memory.fd)
         self._kept.clear()
         self._lent.clear()
-
-
-def _create(size_bytes: int) -> int:
-    """A descriptor of empty memory. It takes nothing until it is written, and cannot be resized, so
-    that whoever maps it meets no SIGBUS.
-
-    :raises OSError: there are no descriptors left.
-    """
-    fd = os.memfd_create("ollama-async-prompt-cache", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(fd, size_bytes)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
 
 
 def _key(spec: LoadSpec) -> str:

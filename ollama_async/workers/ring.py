@@ -41,13 +41,15 @@ import os
 import sys
 import threading
 
+from ollama_async.workers import sealed_memory
+from ollama_async.workers.sealed_memory import SEALS
+
 MAGIC = b"OA-RING\x01"
 HEADER_BYTES = 256
 MIN_CAPACITY = 8
 MAX_CAPACITY = 1 << 30
 
 _CAPACITY, _WRITE, _READ = 1, 8, 16  # positions of the header's 8-byte words
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class RingCorrupt(Exception):
@@ -79,10 +81,8 @@ class Ring:
         """
         if not MIN_CAPACITY <= capacity <= MAX_CAPACITY:
             raise ValueError(f"a ring holds {MIN_CAPACITY} to {MAX_CAPACITY} bytes, not {capacity}")
-        fd = os.memfd_create("ollama-async-ring", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = sealed_memory.create("ollama-async-ring", HEADER_BYTES + capacity)
         try:
-            os.ftruncate(fd, HEADER_BYTES + capacity)
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
             ring = cls(fd, mmap.mmap(fd, HEADER_BYTES + capacity), capacity)
         except BaseException:
             os.close(fd)
@@ -102,7 +102,7 @@ class Ring:
         except OSError as reason:
             raise RingCorrupt(f"descriptor {fd} is no memfd: {reason}") from reason
         size = os.fstat(fd).st_size
-        if seals & _SEALS != _SEALS or not 0 <= size - HEADER_BYTES - MIN_CAPACITY <= MAX_CAPACITY:
+        if seals & SEALS != SEALS or not 0 <= size - HEADER_BYTES - MIN_CAPACITY <= MAX_CAPACITY:
             raise RingCorrupt(f"memfd of {size} bytes, seals {seals:#x}, is no ring")
         memory = mmap.mmap(fd, size)
         capacity = int.from_bytes(memory[8:16], sys.byteorder)

@@ -18,7 +18,10 @@ import ollama_async
 
 PACKAGE = Path(ollama_async.__file__).parent
 
-PIPE = {f"workers.{name}" for name in ("messages", "load_spec", "frames", "ring", "doorbell")}
+PIPE = {
+    f"workers.{name}"
+    for name in ("messages", "load_spec", "frames", "ring", "sealed_memory", "doorbell")
+}
 
 ALLOWED = [
     # from, to, reason

@@ -34,6 +34,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ollama_async.workers.sealed_memory import SEALS
+
 MAGIC = b"OA-KVST\x01"
 KEY_BYTES = 32
 MAX_STATES = 1024
@@ -47,7 +49,6 @@ _MARK, _CHECKSUM, _USED = 0, 3, 6  # positions in a record
 _MAX_OWNER_BYTES = 1024
 _TOKEN_BYTES = 4
 _IS_SET = 1 << 32  # a mark is never zero
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class MemoryUnusable(Exception):
@@ -246,7 +247,7 @@ def _map(fd: int) -> tuple[mmap.mmap, int]:
         seals, size = fcntl.fcntl(fd, fcntl.F_GET_SEALS), os.fstat(fd).st_size
     except OSError as reason:
         raise MemoryUnusable(f"descriptor {fd} is no memfd: {reason}") from reason
-    if seals & _SEALS != _SEALS or size <= DATA_OFFSET or size % PAGE_BYTES:
+    if seals & SEALS != SEALS or size <= DATA_OFFSET or size % PAGE_BYTES:
         raise MemoryUnusable(f"memfd of {size} bytes, seals {seals:#x}, cannot hold states")
     try:
         return mmap.mmap(fd, size), size
